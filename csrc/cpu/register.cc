@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "register.h"
+
+namespace flashinfer {
+
+Napi::Object RegisterCpu(Napi::Env env) {
+  Napi::Object object = Napi::Object::New(env);
+  return object;
+}
+
+}  // namespace flashinfer

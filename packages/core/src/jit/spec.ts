@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a kernel is, said once: the translation unit, the parameter struct and the argument packer all come from this.
+
+/**
+ * Type of one kernel parameter. `ptr` is a device address (a number or bigint), `tensormap` a 128-byte TMA
+ * descriptor (Uint8Array). Layout follows C++: natural alignment, `tensormap` aligned to 64 bytes.
+ */
+export type ParamType = 'ptr' | 'i32' | 'u32' | 'i64' | 'u64' | 'f32' | 'f64' | 'u8' | 'tensormap';
+
+export interface ParamField {
+  readonly name: string;
+  readonly type: ParamType;
+}
+
+/** One kernel: a device function template of one header, instantiated once, with the struct it is given. */
+export interface KernelSpec {
+  /** Readable part of the module's URI, `[a-z0-9_]+`, e.g. `single_prefill_bf16_hd128_causal`. */
+  readonly name: string;
+  /** Path below `include/`, e.g. `flashinfer/attention/prefill.cuh`. */
+  readonly header: string;
+  /** The device function to call with the struct, e.g. `flashinfer::prefill<flashinfer::PrefillTraits<...>>`. */
+  readonly entry: string;
+  /** Fields of `struct Params`, in order; the header reads them by name as `params.q`. */
+  readonly params: readonly ParamField[];
+  /** Threads a block; becomes `__launch_bounds__`. */
+  readonly threads: number;
+  /** Second argument of `__launch_bounds__`. */
+  readonly minBlocksPerSm?: number;
+  /** Lowest compute capability the kernel compiles for, e.g. 80. Default 75. */
+  readonly minArch?: number;
+  /** The header uses architecture-specific instructions (`sm_90a`): exactly this architecture. */
+  readonly exactArch?: string;
+  /** C++ placed between the include and the struct: a custom attention variant. */
+  readonly prelude?: string;
+}

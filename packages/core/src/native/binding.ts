@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the addon (csrc/) exports. Types only: csrc/addon.cc registers exactly these names.
+// Addresses and driver handles are JS numbers (user-space addresses are below 2^53); 0 means none.
+// The addon trusts its callers: every argument was checked in TypeScript. It checks only what memory safety needs.
+
+/** An address in host or device memory, or an opaque driver handle. */
+export type Ptr = number;
+
+export interface NativeBinding {
+  readonly version: string;
+  host: NativeHost;
+  cpu: NativeCpu;
+  cuda: NativeCuda;
+  nvrtc: NativeNvrtc;
+}
+
+/** Host memory: what `cpu` tensors live in. Blocks are 64-byte aligned and freed with the environment at the latest. */
+export interface NativeHost {
+  alloc(bytes: number): Ptr; // throws code 'OOM'
+  free(ptr: Ptr): void;
+  /** Copies bytes between JS memory and native memory. */
+  write(dst: Ptr, src: Uint8Array): void;
+  read(src: Ptr, dst: Uint8Array): void;
+  copy(dst: Ptr, src: Ptr, bytes: number): void;
+  fill(dst: Ptr, byte: number, bytes: number): void;
+  /**
+   * Takes an exclusive lock that the system drops when the process dies (flock, LockFileEx); creates the file.
+   * Returns a handle, or -1 when another holder (also in this process) has it.
+   */
+  tryLockFile(path: string): number;
+  unlockFile(handle: number): void;
+  /** Bytes currently allocated by this environment. */
+  allocatedBytes(): number;
+}
+
+/** Operators of the cpu device; each takes one plain object. Filled in by csrc/cpu, one entry an operator. */
+export interface NativeCpu {
+  info(): { isa: 'avx512' | 'avx2' | 'neon' | 'generic'; features: string[]; numThreads: number; maxThreads: number };
+  setNumThreads(n: number): void;
+  /** Converts `count` contiguous elements; dtype codes of tensor/dtype.ts. Round to nearest even; see csrc/cpu/cast. */
+  cast(args: { src: Ptr; srcDtype: number; dst: Ptr; dstDtype: number; count: number }): void;
+  /** dst (contiguous) = strided src; strides in elements, any rank up to 8. */
+  stridedCopy(args: {
+    src: Ptr; dst: Ptr; elementBytes: number;
+    shape: number[]; srcStrides: number[]; dstStrides: number[];
+  }): void;
+  /** Philox4x32-10; element i comes from counter i/4, lane i%4, so results do not depend on threads or device. */
+  randomUniform(args: { dst: Ptr; dtype: number; count: number; seed: bigint }): void; // [0, 1)
+  randomNormal(args: { dst: Ptr; dtype: number; count: number; seed: bigint }): void;
+  fill(args: { dst: Ptr; dtype: number; count: number; value: number | bigint }): void;
+  arange(args: { dst: Ptr; dtype: number; count: number; start: number; step: number }): void;
+  attention(args: CpuAttentionArgs): void;
+}
+
+/**
+ * One request of attention on the cpu: q `[qoLen, numQoHeads, headDimQk]`, k `[kvLen, numKvHeads, headDimQk]`,
+ * v `[kvLen, numKvHeads, headDimVo]`, out `[qoLen, numQoHeads, headDimVo]`; strides in elements, last dim contiguous.
+ * Decode is qoLen = 1. NHD and HND differ only in strides.
+ */
+export interface CpuAttentionArgs {
+  q: Ptr; k: Ptr; v: Ptr; out: Ptr;
+  /** float32 `[qoLen, numQoHeads]`, base 2, or 0. */
+  lse: Ptr;
+  qDtype: number; kvDtype: number; outDtype: number;
+  qoLen: number; kvLen: number; numQoHeads: number; numKvHeads: number; headDimQk: number; headDimVo: number;
+  qStrideN: number; qStrideH: number; kStrideN: number; kStrideH: number; vStrideN: number; vStrideH: number;
+  outStrideN: number; outStrideH: number;
+  /** 0 none, 1 causal (bottom-right aligned), 2 custom. */
+  maskMode: number;
+  /** Packed little-endian bits of `[qoLen, kvLen]`, or 0. */
+  customMask: Ptr;
+  /** 0 none, 1 ROPE_LLAMA, 2 ALIBI. */
+  posEncodingMode: number;
+  /** float32 `[numQoHeads]`, or 0. ALIBI adds slope * (kvIdx - i) for query row i, as FlashInfer does (decode: i = 0). */
+  alibiSlopes: Ptr;
+  windowLeft: number; // -1: off
+  logitsSoftCap: number; // 0: off
+  smScale: number;
+  ropeScale: number;
+  ropeTheta: number;
+  /** Multiplies the output. */
+  vScale: number;
+}
+
+/** Errors are thrown as Error with `code: 'CUDA'` and `driverCode: number` (CUresult), or 'CUDA_UNAVAILABLE' / 'OOM'. */
+export interface NativeCuda {
+  /** Opens the driver once. Never throws: says what was found, or where it was looked for. */
+  probe(): { ok: boolean; library?: string; driverVersion?: number; deviceCount?: number; error?: string; searched: string[] };
+  deviceProperties(device: number): DeviceProperties;
+  /** Retains the device's primary context, makes its memory pool and this environment's default stream. */
+  initDevice(device: number): { defaultStream: Ptr };
+  memInfo(device: number): { free: number; total: number; poolUsed: number; poolReserved: number };
+  /** cuMemAllocAsync / cuMemFreeAsync on the device's pool, in stream order. */
+  memAlloc(device: number, bytes: number, stream: Ptr): Ptr;
+  memFree(device: number, ptr: Ptr, stream: Ptr): void;
+  /** Pinned host memory. */
+  pinnedAlloc(device: number, bytes: number): Ptr;
+  pinnedFree(ptr: Ptr): void;
+  /** All copies are asynchronous in stream order; host pointers must be pinned or stay valid. */
+  copyHtoD(dst: Ptr, src: Ptr, bytes: number, stream: Ptr): void;
+  copyDtoH(dst: Ptr, src: Ptr, bytes: number, stream: Ptr): void;
+  copyDtoD(dst: Ptr, src: Ptr, bytes: number, stream: Ptr): void;
+  /** JS memory → device: stages internally, so `src` may change as soon as the call returns. */
+  write(device: number, dst: Ptr, src: Uint8Array, stream: Ptr): void;
+  /** Device → JS memory, after all earlier work of the stream; the Promise settles off the event loop. */
+  read(device: number, src: Ptr, dst: Uint8Array, stream: Ptr): Promise<void>;
+  readSync(device: number, src: Ptr, dst: Uint8Array, stream: Ptr): void;
+  memset(dst: Ptr, value: number, elementBytes: 1 | 2 | 4, count: number, stream: Ptr): void;
+
+  streamCreate(device: number, priority: number): Ptr;
+  streamDestroy(stream: Ptr): void;
+  streamSynchronize(stream: Ptr): void;
+  streamSynchronizeAsync(device: number, stream: Ptr): Promise<void>;
+  streamWaitEvent(stream: Ptr, event: Ptr): void;
+  streamIsCapturing(stream: Ptr): boolean;
+  deviceSynchronize(device: number): void;
+  deviceSynchronizeAsync(device: number): Promise<void>;
+
+  eventCreate(device: number, timing: boolean): Ptr;
+  eventDestroy(event: Ptr): void;
+  eventRecord(event: Ptr, stream: Ptr): void;
+  eventQuery(event: Ptr): boolean;
+  eventSynchronize(event: Ptr): void;
+  eventSynchronizeAsync(device: number, event: Ptr): Promise<void>;
+  eventElapsedMs(start: Ptr, end: Ptr): number;
+
+  captureBegin(stream: Ptr): void;
+  /** Ends capture and returns the graph (cuGraph_t); throws if the capture was invalidated. */
+  captureEnd(stream: Ptr): Ptr;
+  graphInstantiate(device: number, graph: Ptr): Ptr;
+  graphLaunch(exec: Ptr, stream: Ptr): void;
+  graphNodeCount(graph: Ptr): number;
+  graphDestroy(graph: Ptr): void;
+  graphExecDestroy(exec: Ptr): void;
+
+  /** Loads a cubin (or PTX, NUL-terminated by the addon). */
+  moduleLoad(device: number, image: Uint8Array): Ptr;
+  moduleUnload(device: number, module: Ptr): void;
+  /**
+   * Looks the kernel up and binds it to a launch record. Raises the dynamic shared memory limit to `maxSharedBytes`.
+   * `params` is the struct's bytes, kept alive by the addon and read at every launch.
+   */
+  kernelCreate(device: number, module: Ptr, name: string, params: ArrayBuffer, maxSharedBytes: number): KernelHandle;
+  kernelInfo(kernel: KernelHandle): KernelInfo;
+  kernelDestroy(kernel: KernelHandle): void;
+  /** Resident blocks a multiprocessor at this block size and dynamic shared memory. */
+  kernelOccupancy(kernel: KernelHandle, threads: number, sharedBytes: number): number;
+  /** One cuLaunchKernelEx with the struct's current bytes. cluster = 0: no cluster attribute; pdl: programmatic dependent launch. */
+  launch(
+    kernel: KernelHandle,
+    gridX: number, gridY: number, gridZ: number,
+    blockX: number, sharedBytes: number, stream: Ptr, cluster: number, pdl: boolean,
+  ): void;
+  /** 128 bytes of CUtensorMap for a tiled tensor. dims/box innermost first; strides in bytes, without the innermost. */
+  tensorMapEncodeTiled(args: {
+    dtype: number; rank: number; address: Ptr;
+    dims: number[]; strides: number[]; box: number[]; elementStrides: number[];
+    interleave: number; swizzle: number; l2Promotion: number; oobFill: number;
+  }): Uint8Array;
+}
+
+/** Opaque: a JS external or small integer that only the addon reads. */
+export type KernelHandle = unknown;
+
+export interface KernelInfo {
+  numRegs: number; localBytes: number; staticSharedBytes: number; maxThreadsPerBlock: number; binaryVersion: number;
+  /** Size of each parameter as the driver sees it, or undefined where the driver cannot tell. */
+  paramBytes: number[] | undefined;
+}
+
+export interface DeviceProperties {
+  name: string; major: number; minor: number; multiProcessorCount: number;
+  totalMemory: number; l2CacheBytes: number;
+  sharedMemPerBlock: number; sharedMemPerBlockOptin: number; sharedMemPerMultiprocessor: number;
+  regsPerMultiprocessor: number; maxThreadsPerMultiprocessor: number; maxThreadsPerBlock: number; warpSize: number;
+  clockRateKHz: number; memoryClockRateKHz: number; memoryBusWidthBits: number;
+  memoryPoolsSupported: boolean; pciBusId: string; uuid: string; integrated: boolean; computeMode: number;
+}
+
+export interface NativeNvrtc {
+  /** Opens libnvrtc once (per path). `paths`: candidates tried before the system's search path. */
+  probe(paths: string[]): { ok: boolean; library?: string; version?: string; error?: string; searched: string[]; archs?: number[] };
+  /** Compiles in this thread. Throws Error with code 'COMPILE' and `log` on failure. */
+  compileSync(source: string, name: string, options: string[]): { cubin: Uint8Array; log: string };
+  /** The same on a worker thread. */
+  compile(source: string, name: string, options: string[]): Promise<{ cubin: Uint8Array; log: string }>;
+}
