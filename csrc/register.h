@@ -3,10 +3,6 @@
 #pragma once
 #include <napi.h>
 
-#ifndef FLASHINFER_VERSION
-#define FLASHINFER_VERSION "0.0.0"
-#endif
-
 namespace flashinfer {
 
 Napi::Object RegisterHost(Napi::Env env);
