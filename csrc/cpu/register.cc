@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
+// Registration table of the cpu device only.
 #include "register.h"
+
+#include "cpu/entries.h"
 
 namespace flashinfer {
 
 Napi::Object RegisterCpu(Napi::Env env) {
-  Napi::Object object = Napi::Object::New(env);
-  return object;
+  FunctionTable table(env, NewEnvState<cpu::CpuState>(env));
+  cpu::RegisterInfo(table);
+  return Napi::Object(env, table.value());
 }
 
 }  // namespace flashinfer

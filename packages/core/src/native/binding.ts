@@ -33,10 +33,16 @@ export interface NativeHost {
   allocatedBytes(): number;
 }
 
+export type CpuIsa = 'avx512bf16' | 'avx512' | 'avx2' | 'neon' | 'generic';
+
 /** Operators of the cpu device; each takes one plain object. Filled in by csrc/cpu, one entry an operator. */
 export interface NativeCpu {
-  info(): { isa: 'avx512' | 'avx2' | 'neon' | 'generic'; features: string[]; numThreads: number; maxThreads: number };
+  /** `isa`: what attention's kernels use; `availableIsas`: best first; `maxThreads`: cores this process may run on. */
+  info(): { isa: CpuIsa; availableIsas: CpuIsa[]; features: string[]; numThreads: number; maxThreads: number };
+  /** Threads that compute at the same time in this process, callers included; at least 1. Results do not depend on it. */
   setNumThreads(n: number): void;
+  /** For tests: makes this process use another available instruction set; 'auto' goes back to the best. */
+  setIsa(isa: CpuIsa | 'auto'): void;
   /** Converts `count` contiguous elements; dtype codes of tensor/dtype.ts. Round to nearest even; see csrc/cpu/cast. */
   cast(args: { src: Ptr; srcDtype: number; dst: Ptr; dstDtype: number; count: number }): void;
   /** dst (contiguous) = strided src; strides in elements, any rank up to 8. */

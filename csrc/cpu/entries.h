@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+// One function a folder of csrc/cpu; each adds its entries to the `cpu` object of the addon.
+#pragma once
+#include "binding/call.h"
+#include "cpu/thread_pool.h"
+
+namespace flashinfer::cpu {
+
+/** State of one environment: keeps the process-wide thread pool alive. */
+struct CpuState {
+  explicit CpuState(napi_env env) : env(env) { ThreadPool::Get().Retain(); }
+  ~CpuState() { ThreadPool::Get().Release(); }
+  CpuState(const CpuState&) = delete;
+  CpuState& operator=(const CpuState&) = delete;
+
+  napi_env env;
+};
+
+void RegisterInfo(FunctionTable& table);
+
+}  // namespace flashinfer::cpu
