@@ -20,3 +20,11 @@ if(NOT MSVC)
     set_source_files_properties(${source} PROPERTIES COMPILE_FLAGS "${flags}")
   endforeach()
 endif()
+
+# Elementwise loops are vectorised by the compiler, from one source for all instruction sets (elementwise/versions.h).
+# Equal random bits everywhere need every multiplication and addition rounded by itself.
+file(GLOB FLASHINFER_CPU_ELEMENTWISE CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/cpu/elementwise/*.cc)
+if(NOT MSVC)
+  set_source_files_properties(${FLASHINFER_CPU_ELEMENTWISE} PROPERTIES
+    COMPILE_FLAGS "-O3 -ffp-contract=off -fno-math-errno -fno-trapping-math")
+endif()

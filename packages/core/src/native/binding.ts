@@ -41,21 +41,24 @@ export interface NativeCpu {
   info(): { isa: CpuIsa; availableIsas: CpuIsa[]; features: string[]; numThreads: number; maxThreads: number };
   /** Threads that compute at the same time in this process, callers included; at least 1. Results do not depend on it. */
   setNumThreads(n: number): void;
-  /** Best GB/s of `repetitions` passes that read `bytes` with the pool's threads. For benchmarks. */
-  readBandwidth(bytes: number, repetitions: number): number;
   /** For tests: makes this process use another available instruction set; 'auto' goes back to the best. */
   setIsa(isa: CpuIsa | 'auto'): void;
-  /** Converts `count` contiguous elements; dtype codes of tensor/dtype.ts. Round to nearest even; see csrc/cpu/cast. */
+  /** Converts `count` contiguous elements, one rounding; include/flashinfer/elementwise/convert.cuh has the rules. */
   cast(args: { src: Ptr; srcDtype: number; dst: Ptr; dstDtype: number; count: number }): void;
-  /** dst (contiguous) = strided src; strides in elements, any rank up to 8. */
+  /** Same shape, any strides (in elements; 0 only in src), rank up to 8; src and dst must not overlap. */
   stridedCopy(args: {
     src: Ptr; dst: Ptr; elementBytes: number;
     shape: number[]; srcStrides: number[]; dstStrides: number[];
   }): void;
-  /** Philox4x32-10; element i comes from counter i/4, lane i%4, so results do not depend on threads or device. */
-  randomUniform(args: { dst: Ptr; dtype: number; count: number; seed: bigint }): void; // [0, 1)
+  /**
+   * Philox4x32-10; element i comes from counter i/4, lane i%4, so results do not depend on threads or device.
+   * Floating dtypes only. Uniform: [0, 1), a multiple of the dtype's precision just below 1.
+   */
+  randomUniform(args: { dst: Ptr; dtype: number; count: number; seed: bigint }): void;
   randomNormal(args: { dst: Ptr; dtype: number; count: number; seed: bigint }): void;
+  /** `value` rounds once from float64; a bigint is an int64 and converts as one. */
   fill(args: { dst: Ptr; dtype: number; count: number; value: number | bigint }): void;
+  /** Element i is start + i * step in float64, rounded once. */
   arange(args: { dst: Ptr; dtype: number; count: number; start: number; step: number }): void;
   attention(args: CpuAttentionArgs): void;
 }
