@@ -16,6 +16,7 @@ struct CpuState {
   napi_env env;
 };
 
+void RegisterBandwidth(FunctionTable& table);
 void RegisterInfo(FunctionTable& table);
 void RegisterElementwise(FunctionTable& table);
 

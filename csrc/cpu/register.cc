@@ -8,6 +8,7 @@ namespace flashinfer {
 
 Napi::Object RegisterCpu(Napi::Env env) {
   FunctionTable table(env, NewEnvState<cpu::CpuState>(env));
+  cpu::RegisterBandwidth(table);
   cpu::RegisterInfo(table);
   cpu::RegisterElementwise(table);
   return Napi::Object(env, table.value());

@@ -41,6 +41,8 @@ export interface NativeCpu {
   info(): { isa: CpuIsa; availableIsas: CpuIsa[]; features: string[]; numThreads: number; maxThreads: number };
   /** Threads that compute at the same time in this process, callers included; at least 1. Results do not depend on it. */
   setNumThreads(n: number): void;
+  /** Best GB/s of `repetitions` passes that read `bytes` with the pool's threads. For benchmarks. */
+  readBandwidth(bytes: number, repetitions: number): number;
   /** For tests: makes this process use another available instruction set; 'auto' goes back to the best. */
   setIsa(isa: CpuIsa | 'auto'): void;
   /** Converts `count` contiguous elements, one rounding; include/flashinfer/elementwise/convert.cuh has the rules. */
