@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention of few query rows over many keys: bound by reading K and V once.
+//
+// The (at most 16) packed query rows of a KV head form one m16 tile for the tensor cores, whatever the group size:
+// padding costs arithmetic that a memory-bound kernel has to spare. Each warp streams its own tiles of keys through
+// its own cp.async ring, so the main loop has no block barrier; the warps' states meet once at the end, and the
+// last block of a row tile to finish merges the splits.
+#pragma once
+#include <flashinfer/attention/merge.cuh>
+#include <flashinfer/attention/rope.cuh>
+#include <flashinfer/attention/softmax.cuh>
+
+namespace flashinfer {
+
+template <class T_, class KvT_, int D_QK_, int D_VO_, int WARPS_, int KV_TILE_, int STAGES_, class Variant_,
+          class Visible_, PosEncodingMode POS_>
+struct DecodeConfig {
+  using T = T_;
+  using KvT = KvT_;
+  using Variant = Variant_;
+  using Visible = Visible_;
+  static constexpr int D_QK = D_QK_, D_VO = D_VO_, kWarps = WARPS_, KV_TILE = KV_TILE_, STAGES = STAGES_;
+  static constexpr int kThreads = kWarps * 32, kRows = 16;
+  static constexpr bool kConverts = sizeof(KvT) == 1;
+  static constexpr bool kRope = POS_ == PosEncodingMode::kRopeLlama;
+
+  static constexpr int kQBytes = kRows * D_QK * 2;
+  static constexpr int kStageK = KV_TILE * D_QK * static_cast<int>(sizeof(KvT));
+  static constexpr int kStageBytes = kStageK + KV_TILE * D_VO * static_cast<int>(sizeof(KvT));
+  /** Where fp8 tiles are converted to before the tensor cores read them. */
+  static constexpr int kOperandBytes = kConverts ? KV_TILE * (D_QK + D_VO) * 2 : 0;
+  static constexpr int kWarpBytes = STAGES * kStageBytes + kOperandBytes;
+  static constexpr int kFrequencies = kQBytes + kWarps * kWarpBytes;
+  static constexpr int kMainBytes = kFrequencies + (kRope ? D_QK / 2 * 8 : 0);
+  /** The end of the kernel reuses the memory: the warps' outputs, maxima and sums. */
+  static constexpr int kMergeBytes = kWarps * kRows * (D_VO + 2) * 4;
+  static constexpr int kSharedBytes = kMainBytes > kMergeBytes ? kMainBytes : kMergeBytes;
+};
+
+/** One warp's walk over its share of the keys. */
+template <class C, class Params>
+struct DecodeWarp {
+  using T = typename C::T;
+  using KvT = typename C::KvT;
+  using Attention = WarpAttention<T, C::D_QK, C::D_VO, 1, C::KV_TILE>;
+
+  const Params& params;
+  char* memory;          // this warp's ring
+  char* q_memory;        // the block's query tile
+  const RopeFrequency* frequencies;
+  uint32_t ring, q_tile;
+  const int lane, kv_head;
+  const char *k_base, *v_base;
+  int key_limit;
+  Attention state;
+  PackedRow rows[2];
+
+  __device__ __forceinline__ DecodeWarp(const Params& p, char* smem, int warp, int lane_, int first_packed, int head)
+      : params(p),
+        memory(smem + C::kQBytes + warp * C::kWarpBytes),
+        q_memory(smem),
+        frequencies(reinterpret_cast<const RopeFrequency*>(smem + C::kFrequencies)),
+        ring(shared_address(memory)),
+        q_tile(shared_address(smem)),
+        lane(lane_),
+        kv_head(head) {
+    k_base = static_cast<const char*>(p.k) + head * p.k_stride_h * static_cast<int64_t>(sizeof(KvT));
+    v_base = static_cast<const char*>(p.v) + head * p.v_stride_h * static_cast<int64_t>(sizeof(KvT));
+    rows[0] = PackedRow::at(p, first_packed + (lane >> 2), head);
+    rows[1] = PackedRow::at(p, first_packed + 8 + (lane >> 2), head);
+  }
+
+  template <int D>
+  __device__ __forceinline__ void load(uint32_t dst, const char* base, int64_t stride, int tile) {
+    if constexpr (C::kConverts) {
+      load_tile_async<LinearTile<D>, C::KV_TILE, 32>(dst, base, stride, tile * C::KV_TILE, key_limit, lane);
+    } else {
+      load_tile_async<SmemTile<D>, C::KV_TILE, 32>(dst, base, stride, tile * C::KV_TILE, key_limit, lane);
+    }
+  }
+
+  __device__ __forceinline__ void load_stage(int tile, int end, int stage) {
+    if (tile < end) {
+      const uint32_t dst = ring + stage * C::kStageBytes;
+      load<C::D_QK>(dst, k_base, params.k_stride_n * static_cast<int64_t>(sizeof(KvT)), tile);
+      load<C::D_VO>(dst + C::kStageK, v_base, params.v_stride_n * static_cast<int64_t>(sizeof(KvT)), tile);
+    }
+    cp_async_commit();
+  }
+
+  /** Brings a landed stage into operand form; returns the offsets of K and V below `ring`. */
+  __device__ __forceinline__ void prepare(int tile, int stage, int& k_offset, int& v_offset) {
+    k_offset = stage * C::kStageBytes;
+    v_offset = k_offset + C::kStageK;
+    if constexpr (C::kConverts) {
+      const int raw_k = k_offset, raw_v = v_offset;
+      k_offset = C::STAGES * C::kStageBytes;
+      v_offset = k_offset + C::KV_TILE * C::D_QK * 2;
+      dequantize_tile<T, KvT, C::D_QK, C::KV_TILE, 32>(memory + raw_k, memory + k_offset, lane);
+      dequantize_tile<T, KvT, C::D_VO, C::KV_TILE, 32>(memory + raw_v, memory + v_offset, lane);
+      __syncwarp();
+    }
+    if constexpr (C::kRope) {
+      rope_tile<T, C::D_QK, C::KV_TILE, 32>(memory + k_offset, frequencies, lane,
+                                            [&](int row) { return tile * C::KV_TILE + row; });
+      __syncwarp();
+    }
+  }
+
+  __device__ __forceinline__ void transform_and_mask(typename Attention::Scores& s, int tile, bool masks) {
+#pragma unroll
+    for (int n = 0; n < C::KV_TILE / 8; ++n) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const int kv_idx = tile * C::KV_TILE + n * 8 + (lane & 3) * 2 + (e & 1);
+        const PackedRow& row = rows[e >> 1];
+        float& logit = s[0][n][e];
+        if constexpr (C::Variant::kTransformsLogits) {
+          logit = C::Variant::transform(params, logit, LogitPosition{row.qo_idx, kv_idx, row.qo_head, kv_head});
+        }
+        if (masks && !(kv_idx < key_limit && C::Visible::visible(params, row.qo_idx, kv_idx))) {
+          logit = negative_infinity();
+        }
+      }
+    }
+  }
+
+  /** Walks tiles first, first + WARPS, ... below end; `load_stage` ran for the first STAGES - 1 of them. */
+  __device__ __forceinline__ void attend(int first, int end, int first_row, int last_row, float scale) {
+    int stage = 0;
+    for (int tile = first; tile < end; tile += C::kWarps) {
+      cp_async_wait<C::STAGES - 2>();
+      __syncwarp();
+      const int ahead = stage == 0 ? C::STAGES - 1 : stage - 1;
+      load_stage(tile + (C::STAGES - 1) * C::kWarps, end, ahead);
+      int k_offset, v_offset;
+      prepare(tile, stage, k_offset, v_offset);
+      typename Attention::Scores s;
+      state.scores(s, q_tile + Attention::q_lane(0, lane), ring + k_offset + Attention::k_lane(lane));
+      const int end_key = (tile + 1) * C::KV_TILE;
+      const bool masks = end_key > key_limit ||
+                         !C::Visible::all_visible(params, first_row, last_row, tile * C::KV_TILE, end_key);
+      if (masks) transform_and_mask(s, tile, true);
+      else if constexpr (C::Variant::kTransformsLogits) transform_and_mask(s, tile, false);
+      state.hold_maximum(s, scale);
+      state.accumulate(s, scale, ring + v_offset + Attention::v_lane(lane));
+      stage = stage + 1 == C::STAGES ? 0 : stage + 1;
+    }
+    cp_async_wait<0>();
+    state.finish_sums();
+  }
+
+  /** Leaves unnormalised outputs, maxima (scaled) and sums of the 16 rows in shared memory. */
+  __device__ __forceinline__ void publish(float* outputs, float* maxima, float* sums, float scale) {
+    const int g = lane >> 2, t = lane & 3;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+#pragma unroll
+      for (int n = 0; n < C::D_VO / 8; ++n) {
+        *reinterpret_cast<float2*>(outputs + (g + 8 * r) * C::D_VO + n * 8 + t * 2) =
+            make_float2(state.o[0][n][2 * r], state.o[0][n][2 * r + 1]);
+      }
+      if (t == 0) {
+        maxima[g + 8 * r] = state.l[0][r] == 0.0f ? negative_infinity() : state.m[0][r] * scale;
+        sums[g + 8 * r] = state.l[0][r];
+      }
+    }
+  }
+};
+
+/** Combines the warps' states of one row's four columns; `lse` is the row's base-2 log-sum-exp. */
+template <class C>
+__device__ __forceinline__ float merge_warps(const float* outputs, const float* maxima, const float* sums, int row,
+                                             int column, float (&out)[4]) {
+  float top = negative_infinity();
+#pragma unroll
+  for (int w = 0; w < C::kWarps; ++w) top = max_nan(top, maxima[w * C::kRows + row]);
+  out[0] = out[1] = out[2] = out[3] = 0.0f;
+  if (top == negative_infinity()) return top;
+  float sum = 0.0f;
+#pragma unroll
+  for (int w = 0; w < C::kWarps; ++w) {
+    const float weight = exp2_approx(maxima[w * C::kRows + row] - top);
+    const float4 v = *reinterpret_cast<const float4*>(outputs + (w * C::kRows + row) * C::D_VO + column);
+    sum = fmaf(weight, sums[w * C::kRows + row], sum);
+    out[0] = fmaf(weight, v.x, out[0]);
+    out[1] = fmaf(weight, v.y, out[1]);
+    out[2] = fmaf(weight, v.z, out[2]);
+    out[3] = fmaf(weight, v.w, out[3]);
+  }
+  const float factor = 1.0f / sum;
+#pragma unroll
+  for (int e = 0; e < 4; ++e) out[e] *= factor;
+  return top + log2f(sum);
+}
+
+/** True in exactly one block of `count`: the one that arrives last; the counter is left at zero for the next launch. */
+__device__ __forceinline__ bool arrive_last(unsigned* counter, unsigned count, unsigned* flag) {
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    const bool last = atomicAdd(counter, 1u) == count - 1;
+    if (last) *counter = 0;
+    *flag = last;
+  }
+  __syncthreads();
+  const bool last = *flag != 0;
+  if (last) __threadfence();
+  return last;
+}
+
+/**
+ * One request. Grid: (splits, KV heads, tiles of 16 packed rows); split i covers keys [i * kv_chunk, (i+1) * kv_chunk),
+ * kv_chunk a multiple of KV_TILE. partial_o `[tiles, KV heads, splits, 16, D_VO]`, partial_lse the same without D_VO,
+ * counters `[tiles, KV heads]` zeros.
+ */
+template <class C, class Params>
+__device__ __forceinline__ void single_decode(const Params& params) {
+  using T = typename C::T;
+  extern __shared__ __align__(128) char smem[];
+  require_shared_bytes(C::kSharedBytes);
+  const int thread = threadIdx.x, warp = thread >> 5, lane = thread & 31;
+  const int split = blockIdx.x, kv_head = blockIdx.y, first_packed = blockIdx.z * C::kRows;
+  const int num_rows = min(C::kRows, params.qo_len * params.group_size - first_packed);
+
+  const int first_row = first_packed / params.group_size, last_row = (first_packed + num_rows - 1) / params.group_size;
+  int first_key, end_key;
+  C::Visible::key_range(params, first_row, last_row, first_key, end_key);
+  first_key = max(first_key, split * params.kv_chunk);
+  end_key = min(end_key, (split + 1) * params.kv_chunk);
+  const int first_tile = first_key / C::KV_TILE + warp, end_tile = ceil_div(max(end_key, 0), C::KV_TILE);
+
+  DecodeWarp<C, Params> worker(params, smem, warp, lane, first_packed, kv_head);
+  worker.key_limit = end_key;
+  worker.state.init();
+  load_query_async<T, C::D_QK, C::kRows, C::kThreads>(params, shared_address(smem), first_packed, kv_head, thread);
+  cp_async_commit();
+#pragma unroll
+  for (int s = 0; s < C::STAGES - 1; ++s) worker.load_stage(first_tile + s * C::kWarps, end_tile, s);
+  cp_async_wait<C::STAGES - 1>();
+  if constexpr (C::kRope) {
+    fill_rope_frequencies<C::D_QK, C::kThreads>(reinterpret_cast<RopeFrequency*>(smem + C::kFrequencies),
+                                                params.rope_rcp_scale, params.rope_log2_theta, thread);
+  }
+  __syncthreads();
+  if constexpr (C::kRope) {
+    rope_tile<T, C::D_QK, C::kRows, C::kThreads>(smem, worker.frequencies, thread, [&](int row) {
+      return params.kv_len - params.qo_len + PackedRow::at(params, first_packed + row, kv_head).qo_idx;
+    });
+    __syncthreads();
+  }
+  const float scale = C::Variant::kTransformsLogits ? kLog2e : params.sm_scale * kLog2e;
+  worker.attend(first_tile, end_tile, first_row, last_row, scale);
+
+  __syncthreads();
+  float* outputs = reinterpret_cast<float*>(smem);
+  float* maxima = outputs + C::kWarps * C::kRows * C::D_VO;
+  float* sums = maxima + C::kWarps * C::kRows;
+  worker.publish(outputs + warp * C::kRows * C::D_VO, maxima + warp * C::kRows, sums + warp * C::kRows, scale);
+  __syncthreads();
+
+  const int row_tile = blockIdx.z * gridDim.y + kv_head;
+  const int64_t state_row = (static_cast<int64_t>(row_tile) * params.num_splits + split) * C::kRows;
+  float* partial_o = static_cast<float*>(params.partial_o);
+  float* partial_lse = static_cast<float*>(params.partial_lse);
+  constexpr int kColumns = C::D_VO / 4;
+  for (int index = thread; index < num_rows * kColumns; index += C::kThreads) {
+    const int row = index / kColumns, column = index % kColumns * 4;
+    float out[4];
+    const float lse = merge_warps<C>(outputs, maxima, sums, row, column, out);
+    if (params.num_splits == 1) {
+      const PackedRow at = PackedRow::at(params, first_packed + row, kv_head);
+      store_output4<T>(params, at, column, out);
+      if (column == 0) store_lse(params, at, lse);
+    } else {
+      *reinterpret_cast<float4*>(partial_o + (state_row + row) * C::D_VO + column) =
+          make_float4(out[0], out[1], out[2], out[3]);
+      if (column == 0) partial_lse[state_row + row] = lse;
+    }
+  }
+  if (params.num_splits == 1) return;
+
+  __shared__ unsigned is_last;
+  if (!arrive_last(static_cast<unsigned*>(params.counters) + row_tile, params.num_splits, &is_last)) return;
+  const int64_t first_state = static_cast<int64_t>(row_tile) * params.num_splits * C::kRows;
+  for (int index = thread; index < num_rows * kColumns; index += C::kThreads) {
+    const int row = index / kColumns, column = index % kColumns * 4;
+    float out[4];
+    // __ldcg: the states were written by other blocks, so the first-level cache must not answer.
+    const float lse = merge_states4(
+        params.num_splits, [&](int i) { return __ldcg(partial_lse + first_state + i * C::kRows + row); },
+        [&](int i) {
+          return __ldcg(
+              reinterpret_cast<const float4*>(partial_o + (first_state + i * C::kRows + row) * C::D_VO + column));
+        },
+        out);
+    const PackedRow at = PackedRow::at(params, first_packed + row, kv_head);
+    store_output4<T>(params, at, column, out);
+    if (column == 0) store_lse(params, at, lse);
+  }
+}
+
+}  // namespace flashinfer

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// Combines attention states of disjoint key sets (arXiv:2501.01005, section 2.2): the states of KV splits.
+// Splits are added in index order, so results do not depend on which block finished first.
+#pragma once
+#include <flashinfer/attention/output.cuh>
+
+namespace flashinfer {
+
+/**
+ * Merges the states of one row, four output elements at a time. `lse(i)` is split i's base-2 log-sum-exp and
+ * `value(i)` its four normalised outputs; both are only read for i < num_splits. Returns the merged lse.
+ */
+template <class Lse, class Value>
+__device__ __forceinline__ float merge_states4(int num_splits, Lse lse, Value value, float (&out)[4]) {
+  float top = negative_infinity();
+  for (int i = 0; i < num_splits; ++i) top = max_nan(top, lse(i));
+  out[0] = out[1] = out[2] = out[3] = 0.0f;
+  if (top == negative_infinity()) return top;
+  float sum = 0.0f;
+#pragma unroll 4
+  for (int i = 0; i < num_splits; ++i) {
+    const float weight = exp2_approx(lse(i) - top);
+    const float4 v = value(i);
+    sum += weight;
+    out[0] = fmaf(weight, v.x, out[0]);
+    out[1] = fmaf(weight, v.y, out[1]);
+    out[2] = fmaf(weight, v.z, out[2]);
+    out[3] = fmaf(weight, v.w, out[3]);
+  }
+  const float factor = 1.0f / sum;
+#pragma unroll
+  for (int e = 0; e < 4; ++e) out[e] *= factor;
+  return top + log2f(sum);
+}
+
+/** Writes four output elements of a row, scaled by `v_scale`. */
+template <class T, class Params>
+__device__ __forceinline__ void store_output4(const Params& params, const PackedRow& at, int column,
+                                              const float (&out)[4]) {
+  T* dst = static_cast<T*>(params.o) + output_offset(params, at) + column;
+  *reinterpret_cast<uint2*>(dst) = make_uint2(pack2<T>(out[0] * params.v_scale, out[1] * params.v_scale),
+                                              pack2<T>(out[2] * params.v_scale, out[3] * params.v_scale));
+}
+
+template <class T_, int D_VO_>
+struct MergeConfig {
+  using T = T_;
+  static constexpr int D_VO = D_VO_, kThreads = 128;
+};
+
+/** Merges what split prefill left behind. Grid: ceil(qo_len * num_qo_heads * D_VO / 4 / 128) blocks. */
+template <class C, class Params>
+__device__ __forceinline__ void merge_splits(const Params& params) {
+  constexpr int kColumns = C::D_VO / 4;
+  const int64_t index = static_cast<int64_t>(blockIdx.x) * C::kThreads + threadIdx.x;
+  const int64_t num_rows = static_cast<int64_t>(params.qo_len) * params.num_qo_heads;
+  const int64_t row = index / kColumns;
+  if (row >= num_rows) return;
+  const int column = static_cast<int>(index % kColumns) * 4;
+  const float* lse = static_cast<const float*>(params.partial_lse) + row;
+  const float* values = static_cast<const float*>(params.partial_o) + row * C::D_VO + column;
+  float out[4];
+  const float merged = merge_states4(
+      params.num_splits, [&](int i) { return lse[i * num_rows]; },
+      [&](int i) { return *reinterpret_cast<const float4*>(values + i * num_rows * C::D_VO); }, out);
+  const PackedRow at{static_cast<int>(row / params.num_qo_heads), static_cast<int>(row % params.num_qo_heads)};
+  store_output4<typename C::T>(params, at, column, out);
+  if (column == 0) store_lse(params, at, merged);
+}
+
+}  // namespace flashinfer

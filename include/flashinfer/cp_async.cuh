@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// Asynchronous 16-byte copies from global to shared memory (PTX ISA 9.7.9.25.3, cp.async; sm_80 and up).
+// Before sm_80 the same calls load and store at once, so callers need no second code path.
+#pragma once
+#include <flashinfer/dtype.cuh>
+
+namespace flashinfer {
+
+/** Address of a pointer into shared memory, as PTX's 32-bit shared window wants it. */
+__device__ __forceinline__ uint32_t shared_address(const void* pointer) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+/** Copies 16 bytes; writes zeros instead when `valid` is false, and then does not read `src`. */
+__device__ __forceinline__ void cp_async_16(uint32_t dst, const void* src, bool valid) {
+#if __CUDA_ARCH__ >= 800
+  const int bytes = valid ? 16 : 0;
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;\n" ::"r"(dst), "l"(src), "r"(bytes));
+#else
+  uint4 value = make_uint4(0, 0, 0, 0);
+  if (valid) value = *static_cast<const uint4*>(src);
+  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};\n" ::"r"(dst), "r"(value.x), "r"(value.y), "r"(value.z),
+               "r"(value.w)
+               : "memory");
+#endif
+}
+
+__device__ __forceinline__ void cp_async_commit() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.commit_group;\n" ::);
+#endif
+}
+
+/** Waits until at most `PENDING` of this thread's newest groups are still in flight. */
+template <int PENDING>
+__device__ __forceinline__ void cp_async_wait() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_group %0;\n" ::"n"(PENDING) : "memory");
+#endif
+}
+
+}  // namespace flashinfer
