@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+// Stream capture and graphs.
+#include "cuda/state.h"
+
+namespace flashinfer::cuda {
+namespace {
+
+void CaptureBegin(CudaState& state, Ptr streamPtr) {
+  const Stream& stream = state.UseStream(streamPtr);
+  // Thread-local: calls of other threads (workers, read() waiting in libuv) cannot invalidate this capture.
+  FLASHINFER_CU(stream.device->ordinal, cuStreamBeginCapture, stream.handle, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL);
+  state.activeCaptures++;
+}
+
+Ptr CaptureEnd(CudaState& state, Ptr streamPtr) {
+  const Stream stream = state.UseStream(streamPtr);
+  if (!state.IsCapturing(stream)) {
+    throw NativeError("INVALID_POINTER", "cuda.captureEnd: stream " + std::to_string(streamPtr) + " is not being captured");
+  }
+  CUgraph graph = nullptr;
+  const CUresult result = Api().cuStreamEndCapture(stream.handle, &graph);
+  if (--state.activeCaptures == 0) FreeDeferred(state);
+  CheckResult(result, "cuStreamEndCapture", stream.device->ordinal);
+  state.graphs[AsPtr(graph)] = stream.device;
+  return AsPtr(graph);
+}
+
+Ptr GraphInstantiate(CudaState& state, int32_t, Ptr graph) {
+  Device& device = state.UseHandle(state.graphs, "graph", graph);
+  CUgraphExec exec = nullptr;
+  // Memory that was allocated inside the capture and kept (an output) is allocated anew by each launch.
+  FLASHINFER_CU(device.ordinal, cuGraphInstantiateWithFlags, &exec, AsHandle<CUgraph>(graph),
+                CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH);
+  state.graphExecs[AsPtr(exec)] = &device;
+  return AsPtr(exec);
+}
+
+void GraphLaunch(CudaState& state, Ptr exec, Ptr streamPtr) {
+  const Device& device = state.UseHandle(state.graphExecs, "graph executable", exec);
+  const Stream& stream = state.UseStream(streamPtr);
+  FLASHINFER_CU(device.ordinal, cuGraphLaunch, AsHandle<CUgraphExec>(exec), stream.handle);
+}
+
+double GraphNodeCount(CudaState& state, Ptr graph) {
+  const Device& device = state.UseHandle(state.graphs, "graph", graph);
+  size_t count = 0;
+  FLASHINFER_CU(device.ordinal, cuGraphGetNodes, AsHandle<CUgraph>(graph), nullptr, &count);
+  return static_cast<double>(count);
+}
+
+void GraphDestroy(CudaState& state, Ptr graph) {
+  const Device& device = state.UseHandle(state.graphs, "graph", graph);
+  state.graphs.erase(graph);
+  FLASHINFER_CU(device.ordinal, cuGraphDestroy, AsHandle<CUgraph>(graph));
+}
+
+void GraphExecDestroy(CudaState& state, Ptr exec) {
+  const Device& device = state.UseHandle(state.graphExecs, "graph executable", exec);
+  state.graphExecs.erase(exec);
+  FLASHINFER_CU(device.ordinal, cuGraphExecDestroy, AsHandle<CUgraphExec>(exec));
+}
+
+}  // namespace
+
+void AddGraphFunctions(FunctionTable& table) {
+  table.Add<CaptureBegin>("captureBegin")
+      .Add<CaptureEnd>("captureEnd")
+      .Add<GraphInstantiate>("graphInstantiate")
+      .Add<GraphLaunch>("graphLaunch")
+      .Add<GraphNodeCount>("graphNodeCount")
+      .Add<GraphDestroy>("graphDestroy")
+      .Add<GraphExecDestroy>("graphExecDestroy");
+}
+
+}  // namespace flashinfer::cuda
