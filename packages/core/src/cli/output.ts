@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+import Table from 'cli-table3';
+import pc from 'picocolors';
+
+// picocolors also colours in CI logs and on Windows pipes; a report is coloured on a terminal only.
+const colors = pc.createColors(process.stdout.isTTY === true && !process.env.NO_COLOR);
+
+export type Row = readonly [name: string, value: string];
+
+/** Prints a heading and rows of two columns. */
+export function printSection(title: string, rows: readonly Row[]): void {
+  console.log(colors.bold(title));
+  printTable(rows);
+  console.log();
+}
+
+/** Prints rows as aligned columns without borders. */
+export function printTable(rows: readonly (readonly string[])[]): void {
+  const table = new Table({
+    chars: Object.fromEntries(borders.map((name) => [name, ''])),
+    style: { head: [], border: [], 'padding-left': 2, 'padding-right': 0 },
+  });
+  table.push(...rows.map((row) => [...row]));
+  console.log(table.toString().replace(/ +$/gm, ''));
+}
+
+const borders = [
+  ...['top', 'top-mid', 'top-left', 'top-right', 'bottom', 'bottom-mid', 'bottom-left', 'bottom-right'],
+  ...['left', 'left-mid', 'mid', 'mid-mid', 'right', 'right-mid', 'middle'],
+];
+
+/** Green `good` or red `bad`. */
+export function status(ok: boolean, good: string, bad: string): string {
+  return ok ? colors.green(good) : colors.red(bad);
+}

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+// The `flashinfer` command: one file a subcommand, listed here.
+import { Command } from 'commander';
+import { packageVersion } from '../packageRoot.ts';
+import { showConfigCommand } from './showConfigCommand.ts';
+
+const commands = [showConfigCommand];
+
+/** A fresh program; errors of use print the help and exit with 1. */
+export function createProgram(): Command {
+  const program = new Command('flashinfer')
+    .description('Looks into an installation of @flashinfer/core')
+    .version(packageVersion());
+  for (const create of commands) program.addCommand(create());
+  return program.showHelpAfterError();
+}

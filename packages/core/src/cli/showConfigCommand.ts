@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+import { Command } from 'commander';
+import { type Config, showConfig } from '../showConfig.ts';
+import { printSection, type Row, status } from './output.ts';
+
+export function showConfigCommand(): Command {
+  return new Command('show-config')
+    .description('shows versions, devices, toolkit, environment variables and caches')
+    .option('--json', 'print the same as JSON')
+    .action(({ json }: { json?: boolean }) => {
+      const config = showConfig();
+      if (json) console.log(JSON.stringify(config, null, 2));
+      else printConfig(config);
+    });
+}
+
+function printConfig(config: Config): void {
+  const { versions, system, addon, cpu, cuda, gpus } = config;
+  printSection('Packages', [
+    ['@flashinfer/core', versions.core],
+    ['@flashinfer/cubin', versions.cubin ?? 'not installed'],
+    ['@flashinfer/jit-cache', versions.jitCache ?? 'not installed'],
+    ['versions match', status(versions.match, 'yes', 'no: add-on packages of another version are ignored')],
+  ]);
+  printSection('System', [
+    ['Node.js', system.node],
+    ['platform', `${system.platform}-${system.arch}`],
+    ['addon', status(addon.loaded, addon.path ?? 'loaded', addon.error ?? 'not loaded')],
+    ['cpu device', cpu ? `${cpu.isa}, ${cpu.numThreads} of ${cpu.maxThreads} threads` : 'needs the addon'],
+  ]);
+  printSection('CUDA', [['driver', describeDriver(cuda.driver)]]);
+  printSection('GPUs', gpus.length > 0 ? gpus.map(gpuRow) : [['none', 'cpu is the default device']]);
+}
+
+function describeDriver(driver: Config['cuda']['driver']): string {
+  if (!driver) return 'needs the addon';
+  if (driver.ok) return status(true, `${driver.library}, CUDA ${cudaVersion(driver.driverVersion ?? 0)}`, '');
+  return status(false, '', `${driver.error ?? 'not found'}; looked for ${driver.searched.join(', ')}`);
+}
+
+/** The driver's encoding: 1000 * major + 10 * minor. */
+function cudaVersion(encoded: number): string {
+  return `${Math.floor(encoded / 1000)}.${Math.floor((encoded % 1000) / 10)}`;
+}
+
+function gpuRow({ index, name, sm, totalMemory, multiProcessorCount }: Config['gpus'][number]): Row {
+  const gib = (totalMemory / 2 ** 30).toFixed(1);
+  return [`cuda:${index}`, `${name}, ${sm}, ${multiProcessorCount} multiprocessors, ${gib} GiB`];
+}

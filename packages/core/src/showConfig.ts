@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+import { readFileSync, realpathSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import type { DeviceProperties, NativeBinding } from './native/binding.ts';
+import { addonCandidates, native } from './native/load.ts';
+import { packageRoot, packageVersion } from './packageRoot.ts';
+
+/** What this installation is made of and what it found on this machine; see {@link showConfig}. */
+export interface Config {
+  /** Versions of the packages; `null` where one is not installed. Add-on packages count only at the core's version. */
+  versions: { core: string; cubin: string | null; jitCache: string | null; match: boolean };
+  system: { node: string; platform: string; arch: string };
+  addon: { loaded: boolean; path: string | null; error: string | null };
+  cpu: ReturnType<NativeBinding['cpu']['info']> | null;
+  cuda: { driver: ReturnType<NativeBinding['cuda']['probe']> | null };
+  gpus: ({ index: number; sm: string } & DeviceProperties)[];
+}
+
+/**
+ * The facts a bug report needs, as data: what `npx flashinfer show-config --json` prints. Never throws: what is
+ * missing on this machine (a GPU, the toolkit, even the addon) is said in the result.
+ */
+export function showConfig(): Config {
+  const { binding, addon } = describeAddon();
+  const driver = binding?.cuda.probe() ?? null;
+  return {
+    versions: describeVersions(),
+    system: { node: process.version, platform: process.platform, arch: process.arch },
+    addon,
+    cpu: binding?.cpu.info() ?? null,
+    cuda: { driver },
+    gpus: binding && driver?.ok ? describeGpus(binding, driver.deviceCount ?? 0) : [],
+  };
+}
+
+function describeVersions(): Config['versions'] {
+  const core = packageVersion();
+  const cubin = installedVersion('@flashinfer/cubin');
+  const jitCache = installedVersion('@flashinfer/jit-cache');
+  return { core, cubin, jitCache, match: [cubin, jitCache].every((version) => version === null || version === core) };
+}
+
+function installedVersion(name: string): string | null {
+  try {
+    return JSON.parse(readFileSync(createRequire(import.meta.url).resolve(`${name}/package.json`), 'utf8')).version;
+  } catch {
+    return null;
+  }
+}
+
+function describeAddon(): { binding: NativeBinding | null; addon: Config['addon'] } {
+  try {
+    const binding = native();
+    const { cache } = createRequire(import.meta.url);
+    const path = addonCandidates(packageRoot()).find((candidate) => isLoaded(candidate, cache)) ?? null;
+    return { binding, addon: { loaded: true, path, error: null } };
+  } catch (error) {
+    return { binding: null, addon: { loaded: false, path: null, error: String(error) } };
+  }
+}
+
+function isLoaded(path: string, cache: NodeJS.Dict<unknown>): boolean {
+  try {
+    return realpathSync(path) in cache;
+  } catch {
+    return false;
+  }
+}
+
+function describeGpus(binding: NativeBinding, count: number): Config['gpus'] {
+  return Array.from({ length: count }, (_, index) => {
+    const properties = binding.cuda.deviceProperties(index);
+    return { index, sm: `sm_${properties.major}${properties.minor}`, ...properties };
+  });
+}

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+/** Folder of the compiled modules: `<CUDA version>/<sm architecture>/<module URI>/`. Absent until kernels were built into the package. */
+export function getJitCacheDir(): string {
+  return fileURLToPath(new URL('../modules', import.meta.url));
+}
+
+/** Version of this package; `@flashinfer/core` uses its kernels only when both versions are the same. */
+export const version: string = readVersion();
+
+function readVersion(): string {
+  return JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')).version;
+}
