@@ -19,5 +19,6 @@ struct CpuState {
 void RegisterBandwidth(FunctionTable& table);
 void RegisterInfo(FunctionTable& table);
 void RegisterElementwise(FunctionTable& table);
+void RegisterPackBits(FunctionTable& table);
 
 }  // namespace flashinfer::cpu

@@ -11,6 +11,7 @@ Napi::Object RegisterCpu(Napi::Env env) {
   cpu::RegisterBandwidth(table);
   cpu::RegisterInfo(table);
   cpu::RegisterElementwise(table);
+  cpu::RegisterPackBits(table);
   return Napi::Object(env, table.value());
 }
 

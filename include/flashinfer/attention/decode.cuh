@@ -210,8 +210,8 @@ __device__ __forceinline__ bool arrive_last(unsigned* counter, unsigned count, u
 }
 
 /**
- * One request. Grid: (splits, KV heads, tiles of 16 packed rows); split i covers keys [i * kv_chunk, (i+1) * kv_chunk),
- * kv_chunk a multiple of KV_TILE. partial_o `[tiles, KV heads, splits, 16, D_VO]`, partial_lse the same without D_VO,
+ * One request. Grid: (splits, KV heads, tiles of 16 packed rows); split i covers keys kv_begin + [i * kv_chunk, (i+1) *
+ * kv_chunk), both multiples of KV_TILE. partial_o `[tiles, KV heads, splits, 16, D_VO]`, partial_lse the same without D_VO,
  * counters `[tiles, KV heads]` zeros.
  */
 template <class C, class Params>
@@ -226,8 +226,8 @@ __device__ __forceinline__ void single_decode(const Params& params) {
   const int first_row = first_packed / params.group_size, last_row = (first_packed + num_rows - 1) / params.group_size;
   int first_key, end_key;
   C::Visible::key_range(params, first_row, last_row, first_key, end_key);
-  first_key = max(first_key, split * params.kv_chunk);
-  end_key = min(end_key, (split + 1) * params.kv_chunk);
+  first_key = max(first_key, params.kv_begin + split * params.kv_chunk);
+  end_key = min(end_key, params.kv_begin + (split + 1) * params.kv_chunk);
   const int first_tile = first_key / C::KV_TILE + warp, end_tile = ceil_div(max(end_key, 0), C::KV_TILE);
 
   DecodeWarp<C, Params> worker(params, smem, warp, lane, first_packed, kv_head);

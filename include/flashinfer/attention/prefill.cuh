@@ -226,7 +226,7 @@ struct PrefillBlock {
 
 /**
  * One request, contiguous or strided K and V. Grid: (query tiles, KV heads, splits); split i covers keys
- * [i * kv_chunk, (i + 1) * kv_chunk), kv_chunk a multiple of KV_TILE.
+ * kv_begin + [i * kv_chunk, (i + 1) * kv_chunk); both are multiples of KV_TILE.
  */
 template <class C, class Params>
 __device__ __forceinline__ void single_prefill(const Params& params) {
@@ -242,8 +242,8 @@ __device__ __forceinline__ void single_prefill(const Params& params) {
   int first_key, end_key;
   C::Visible::key_range(params, first_row, last_row, first_key, end_key);
   if (params.num_splits > 1) {
-    first_key = max(first_key, split * params.kv_chunk);
-    end_key = min(end_key, (split + 1) * params.kv_chunk);
+    first_key = max(first_key, params.kv_begin + split * params.kv_chunk);
+    end_key = min(end_key, params.kv_begin + (split + 1) * params.kv_chunk);
   }
   block.key_limit = end_key;
   const float scale = C::Variant::kTransformsLogits ? kLog2e : params.sm_scale * kLog2e;

@@ -62,6 +62,8 @@ export interface NativeCpu {
   fill(args: { dst: Ptr; dtype: number; count: number; value: number | bigint }): void;
   /** Element i is start + i * step in float64, rounded once. */
   arange(args: { dst: Ptr; dtype: number; count: number; start: number; step: number }): void;
+  /** Bit i of dst, little-endian = byte i of src is not zero; the last byte is padded with zeros. */
+  packBitsLittle(src: Ptr, dst: Ptr, count: number): void;
   attention(args: CpuAttentionArgs): void;
 }
 
@@ -93,6 +95,8 @@ export interface CpuAttentionArgs {
   ropeTheta: number;
   /** Multiplies the output. */
   vScale: number;
+  /** Multiplies the base-2 log-sum-exp: 1, or ln 2 for base e. */
+  lseFactor: number;
 }
 
 /** Errors are thrown as Error with `code: 'CUDA'` and `driverCode: number` (CUresult), or 'CUDA_UNAVAILABLE' / 'OOM'. */

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs one attention request on the cpu device.
+import { native } from '../native/load.ts';
+import { dtypes } from '../tensor/dtype.ts';
+import { alibiSlopes } from './alibi.ts';
+import { type AttentionRequest, maskModes, posEncodingCodes } from './request.ts';
+
+export function runOnCpu(request: AttentionRequest): void {
+  const { q, k, v, out, lse, customMask, headDim } = request;
+  native().cpu.attention({
+    q: q.ptr,
+    k: k.ptr,
+    v: v.ptr,
+    out: out.ptr,
+    lse: lse?.ptr ?? 0,
+    qDtype: dtypes[request.qDtype].code,
+    kvDtype: dtypes[request.kvDtype].code,
+    outDtype: dtypes[out.dtype].code,
+    qoLen: request.qoLen,
+    kvLen: request.kvLen,
+    numQoHeads: request.numQoHeads,
+    numKvHeads: request.numKvHeads,
+    headDimQk: headDim,
+    headDimVo: headDim,
+    qStrideN: request.qStrideN,
+    qStrideH: request.qStrideH,
+    kStrideN: request.kStrideN,
+    kStrideH: request.kStrideH,
+    vStrideN: request.vStrideN,
+    vStrideH: request.vStrideH,
+    outStrideN: request.outStrideN,
+    outStrideH: request.outStrideH,
+    maskMode: maskModes[request.maskMode],
+    customMask: customMask?.ptr ?? 0,
+    posEncodingMode: posEncodingCodes[request.posEncodingMode],
+    alibiSlopes: request.posEncodingMode === 'ALIBI' ? alibiSlopes(request.numQoHeads, 'cpu').ptr : 0,
+    windowLeft: request.windowLeft,
+    logitsSoftCap: request.logitsSoftCap,
+    smScale: request.smScale,
+    ropeScale: request.ropeScale,
+    ropeTheta: request.ropeTheta,
+    vScale: request.vScale,
+    lseFactor: request.lseFactor,
+  });
+}

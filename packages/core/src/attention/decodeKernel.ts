@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+// Kernel and tiles for few query rows (include/flashinfer/attention/decode.cuh).
+import type { KernelSpec } from '../jit/spec.ts';
+import { dtypes } from '../tensor/dtype.ts';
+import { blocksPerSm, type DeviceLimits } from './deviceLimits.ts';
+import { type KernelOptions, optionsName, typeArguments, variantArguments } from './kernelName.ts';
+import type { AttentionRequest } from './request.ts';
+import { singleParams } from './singleParams.ts';
+import { firstVisibleKey, type KvSplit, splitKv } from './splitKv.ts';
+
+/** Packed query rows (tokens × heads of a group) of one block: the m16 tile of the tensor cores. */
+export const decodeRows = 16;
+
+export interface DecodeTile {
+  readonly warps: number;
+  readonly kvTile: number;
+  readonly stages: number;
+}
+
+/**
+ * In order of preference; the first that fits is taken. On H200 (d128, bf16, 65536 keys, 32/8 heads): 4×32×2 3520 GB/s,
+ * 4×32×3 3493, 8×16×3 3474, 4×16×4 3468, and two or three smaller blocks a multiprocessor 3341 and 3289.
+ */
+const tiles: readonly DecodeTile[] = [
+  { warps: 4, kvTile: 32, stages: 3 },
+  { warps: 4, kvTile: 32, stages: 2 },
+  { warps: 4, kvTile: 16, stages: 3 },
+  { warps: 4, kvTile: 16, stages: 2 },
+  { warps: 2, kvTile: 16, stages: 2 },
+];
+
+/** Bytes of dynamic shared memory; DecodeConfig::kSharedBytes says the same, and the kernel checks what it is given. */
+export function decodeSharedBytes(o: KernelOptions, tile: DecodeTile): number {
+  const kvBytes = dtypes[o.kvDtype].bytes;
+  const stage = tile.kvTile * 2 * o.headDim * kvBytes;
+  const operands = kvBytes === 1 ? tile.kvTile * 2 * o.headDim * 2 : 0;
+  const query = decodeRows * o.headDim * 2;
+  const frequencies = o.posEncodingMode === 'ROPE_LLAMA' ? (o.headDim / 2) * 8 : 0;
+  const main = query + tile.warps * (tile.stages * stage + operands) + frequencies;
+  return Math.max(main, tile.warps * decodeRows * (o.headDim + 2) * 4);
+}
+
+export function chooseDecodeTile(o: KernelOptions, limits: DeviceLimits): DecodeTile {
+  // 64 bytes: the block's static shared memory (a flag) counts against the same limit.
+  const fits = tiles.find((tile) => decodeSharedBytes(o, tile) + 64 <= limits.sharedPerBlock);
+  return fits ?? tiles[tiles.length - 1]!;
+}
+
+export function decodeSpec(o: KernelOptions, tile: DecodeTile): KernelSpec {
+  const { warps, kvTile, stages } = tile;
+  const config = `${typeArguments(o)}, ${warps}, ${kvTile}, ${stages}, ${variantArguments(o)}`;
+  return {
+    name: `single_decode_${optionsName(o)}_w${warps}_t${kvTile}_s${stages}`,
+    header: 'flashinfer/attention/decode.cuh',
+    entry: `flashinfer::single_decode<flashinfer::DecodeConfig<${config}>>`,
+    params: singleParams,
+    threads: warps * 32,
+    minArch: o.qDtype === 'bfloat16' ? 80 : 75,
+  };
+}
+
+export interface DecodePlan extends KvSplit {
+  readonly tile: DecodeTile;
+  readonly sharedBytes: number;
+  readonly kvBegin: number;
+  readonly rowTiles: number;
+  /** float32 elements of partial_o and partial_lse, and int32 counters; 0 where there is one split. */
+  readonly partialO: number;
+  readonly partialLse: number;
+  readonly counters: number;
+}
+
+export function planDecode(r: AttentionRequest, limits: DeviceLimits): DecodePlan {
+  const tile = chooseDecodeTile(r, limits);
+  const sharedBytes = decodeSharedBytes(r, tile);
+  const rowTiles = Math.ceil((r.qoLen * r.numQoHeads) / r.numKvHeads / decodeRows);
+  const blocks = rowTiles * r.numKvHeads;
+  const kvBegin = firstVisibleKey(r.qoLen, r.kvLen, r.windowLeft, tile.kvTile);
+  const slots = limits.numSms * blocksPerSm(limits, sharedBytes);
+  const split = splitKv({ kvBegin, kvLen: r.kvLen, kvTile: tile.kvTile }, blocks, slots, tile.warps);
+  const states = split.numSplits > 1 ? blocks * split.numSplits * decodeRows : 0;
+  return {
+    ...split,
+    tile,
+    sharedBytes,
+    kvBegin,
+    rowTiles,
+    partialO: states * r.headDim,
+    partialLse: states,
+    counters: split.numSplits > 1 ? blocks : 0,
+  };
+}

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// What planners need to know of a GPU; a plain record, so that plans are tested without one.
+import { deviceProperties } from '../runtime/device.ts';
+
+export interface DeviceLimits {
+  readonly numSms: number;
+  /** Most dynamic shared memory of one block, bytes. */
+  readonly sharedPerBlock: number;
+  /** Shared memory of a multiprocessor, bytes. */
+  readonly sharedPerSm: number;
+}
+
+const known = new Map<number, DeviceLimits>();
+
+export function deviceLimits(deviceIndex: number): DeviceLimits {
+  let limits = known.get(deviceIndex);
+  if (limits === undefined) {
+    const properties = deviceProperties(deviceIndex);
+    limits = {
+      numSms: properties.multiProcessorCount,
+      sharedPerBlock: properties.sharedMemPerBlockOptin,
+      sharedPerSm: properties.sharedMemPerMultiprocessor,
+    };
+    known.set(deviceIndex, limits);
+  }
+  return limits;
+}
+
+/** Shared memory the system keeps for itself in every block (CUDA programming guide, table of technical specifications). */
+export const reservedSharedBytes = 1024;
+
+/** Blocks of a multiprocessor as shared memory allows. */
+export function blocksPerSm(limits: DeviceLimits, sharedBytes: number): number {
+  return Math.max(1, Math.floor(limits.sharedPerSm / (sharedBytes + reservedSharedBytes)));
+}

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// C++ types and readable names of the compile-time options that all attention kernels share.
+import { dtypes } from '../tensor/dtype.ts';
+import type { AttentionRequest } from './request.ts';
+
+const maskCpp = { none: 'kNone', causal: 'kCausal', custom: 'kCustom' } as const;
+const posEncodingCpp = { NONE: 'kNone', ROPE_LLAMA: 'kRopeLlama', ALIBI: 'kAlibi' } as const;
+
+/** What of a request is decided when its kernel is compiled. */
+export type KernelOptions = Pick<
+  AttentionRequest,
+  'qDtype' | 'kvDtype' | 'headDim' | 'maskMode' | 'posEncodingMode' | 'windowLeft' | 'logitsSoftCap'
+>;
+
+/** Template arguments `T, KvT, D_QK, D_VO`. */
+export function typeArguments(o: KernelOptions): string {
+  const cpp = (dtype: AttentionRequest['qDtype']): string => `flashinfer::${dtypes[dtype].cpp}`;
+  return `${cpp(o.qDtype)}, ${cpp(o.kvDtype)}, ${o.headDim}, ${o.headDim}`;
+}
+
+/** Template arguments `Variant, Visible, PosEncodingMode`. */
+export function variantArguments(o: KernelOptions): string {
+  const variant = `flashinfer::DefaultVariant<${o.posEncodingMode === 'ALIBI'}, ${o.logitsSoftCap > 0}>`;
+  const visible = `flashinfer::Visibility<flashinfer::MaskMode::${maskCpp[o.maskMode]}, ${o.windowLeft >= 0}>`;
+  return `${variant}, ${visible}, flashinfer::PosEncodingMode::${posEncodingCpp[o.posEncodingMode]}`;
+}
+
+/** `bf16_kv_e4m3_hd128_causal_rope_swa_cap`: only what differs from the plain case is named. */
+export function optionsName(o: KernelOptions): string {
+  const parts: string[] = [dtypes[o.qDtype].short];
+  if (o.kvDtype !== o.qDtype) parts.push('kv', dtypes[o.kvDtype].short);
+  parts.push(`hd${o.headDim}`);
+  if (o.maskMode !== 'none') parts.push(o.maskMode);
+  if (o.posEncodingMode !== 'NONE') parts.push(o.posEncodingMode === 'ALIBI' ? 'alibi' : 'rope');
+  if (o.windowLeft >= 0) parts.push('swa');
+  if (o.logitsSoftCap > 0) parts.push('cap');
+  return parts.join('_');
+}

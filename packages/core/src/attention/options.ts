@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+// Options of the attention operators, their defaults, and their checks.
+import { InvalidArgumentError, UnsupportedError } from '../errors.ts';
+import type { Tensor } from '../tensor/tensor.ts';
+
+/** How keys and values are laid out: `NHD` is `[length, heads, headDim]`, `HND` is `[heads, length, headDim]`. */
+export type KvLayout = 'NHD' | 'HND';
+
+/**
+ * Positions inside attention: `ROPE_LLAMA` rotates q and k on the fly (halves paired, not interleaved), `ALIBI` adds
+ * `slope[head] * (kvIdx - qoIdx)` to the logits.
+ */
+export type PosEncodingMode = 'NONE' | 'ROPE_LLAMA' | 'ALIBI';
+
+/** `auto` picks the best template for the device; `fa2` runs on cuda only, `cpu` on cpu only. */
+export type AttentionBackend = 'auto' | 'fa2' | 'fa3' | 'cpu';
+
+/** Options that all single-request attention operators share. */
+export interface AttentionOptions {
+  /** Layout of k and v. Default `'NHD'`. */
+  kvLayout?: KvLayout;
+  /** Default `'NONE'`. */
+  posEncodingMode?: PosEncodingMode;
+  /** Tokens left of a query's own position that stay visible; 0 sees only itself. Default -1: all. */
+  windowLeft?: number;
+  /** Caps logits to `cap * tanh(logit / cap)`. Default 0: off. */
+  logitsSoftCap?: number;
+  /** Factor of q·k. Default `1 / sqrt(headDim)`. */
+  smScale?: number;
+  /** Divides positions, with ROPE_LLAMA. Default 1. */
+  ropeScale?: number;
+  /** Base of the rotary frequencies, with ROPE_LLAMA. Default 10000. */
+  ropeTheta?: number;
+  /** Calibration scale of q, folded into smScale. Default 1. */
+  qScale?: number;
+  /** Calibration scale of k, folded into smScale. Default 1. */
+  kScale?: number;
+  /** Calibration scale of v, multiplies the output. Default 1. */
+  vScale?: number;
+  /** Also return the log-sum-exp of the logits. Default false. */
+  returnLse?: boolean;
+  /** Base of the returned log-sum-exp: 2, as FlashInfer's and as `mergeState` expects, or e. Default `'2'`. */
+  lseBase?: '2' | 'e';
+  /** Where to write the output, shape and dtype as q; may be strided. Default: a new tensor. */
+  out?: Tensor;
+  /** Default `'auto'`. */
+  backend?: AttentionBackend;
+}
+
+/** Options of `singleDecodeWithKVCache`. */
+export interface SingleDecodeOptions extends AttentionOptions {
+  /** Accepted so that FlashInfer's calls carry over; the decode kernel uses tensor cores for every group size. */
+  useTensorCores?: boolean;
+}
+
+/** Options of `singlePrefillWithKVCache`. */
+export interface SinglePrefillOptions extends AttentionOptions {
+  /** Query i sees keys up to i + kvLen - qoLen. Default false. */
+  causal?: boolean;
+  /** bool `[qoLen, kvLen]`, true where a key is visible. Replaces `causal`. */
+  customMask?: Tensor;
+  /** uint8 `[ceil(qoLen * kvLen / 8)]`: the same mask flattened, little-endian bits. */
+  packedCustomMask?: Tensor;
+}
+
+/** The numbers of a call after defaults; `smScale` has qScale and kScale in it, `lseFactor` converts from base 2. */
+export interface AttentionNumbers {
+  readonly kvLayout: KvLayout;
+  readonly posEncodingMode: PosEncodingMode;
+  readonly windowLeft: number;
+  readonly logitsSoftCap: number;
+  readonly smScale: number;
+  readonly ropeScale: number;
+  readonly ropeTheta: number;
+  readonly vScale: number;
+  readonly lseFactor: number;
+}
+
+const shared: readonly (keyof AttentionOptions)[] = [
+  'kvLayout',
+  'posEncodingMode',
+  'windowLeft',
+  'logitsSoftCap',
+  'smScale',
+  'ropeScale',
+  'ropeTheta',
+  'qScale',
+  'kScale',
+  'vScale',
+  'returnLse',
+  'lseBase',
+  'out',
+  'backend',
+];
+export const decodeOptionNames: ReadonlySet<string> = new Set<keyof SingleDecodeOptions>([...shared, 'useTensorCores']);
+export const prefillOptionNames: ReadonlySet<string> = new Set<keyof SinglePrefillOptions>([
+  ...shared,
+  'causal',
+  'customMask',
+  'packedCustomMask',
+]);
+
+const kvLayouts: readonly KvLayout[] = ['NHD', 'HND'];
+const posEncodingModes: readonly PosEncodingMode[] = ['NONE', 'ROPE_LLAMA', 'ALIBI'];
+const backends: readonly AttentionBackend[] = ['auto', 'fa2', 'fa3', 'cpu'];
+const lseBases = ['2', 'e'] as const;
+const maxWindow = 2 ** 31 - 1;
+
+/** Checks every option that is not a tensor, and applies the defaults. */
+export function readNumbers(
+  functionName: string,
+  options: AttentionOptions,
+  allowed: ReadonlySet<string>,
+  headDim: number,
+): AttentionNumbers {
+  for (const name in options) if (!allowed.has(name)) throw unknownOption(functionName, name, allowed);
+  oneOf(functionName, 'backend', options.backend, backends);
+  flag(functionName, 'returnLse', options.returnLse);
+  const kvLayout = oneOf(functionName, 'kvLayout', options.kvLayout, kvLayouts, 'ERR_FLASHINFER_INVALID_LAYOUT');
+  const lseBase = oneOf(functionName, 'lseBase', options.lseBase, lseBases);
+  const smScale = scale(functionName, 'smScale', options.smScale, 1 / Math.sqrt(headDim));
+  const qScale = scale(functionName, 'qScale', options.qScale, 1);
+  const kScale = scale(functionName, 'kScale', options.kScale, 1);
+  return {
+    kvLayout: kvLayout ?? 'NHD',
+    posEncodingMode: oneOf(functionName, 'posEncodingMode', options.posEncodingMode, posEncodingModes) ?? 'NONE',
+    windowLeft: window(functionName, options.windowLeft),
+    logitsSoftCap: softCap(functionName, options.logitsSoftCap),
+    smScale: smScale * qScale * kScale,
+    ropeScale: scale(functionName, 'ropeScale', options.ropeScale, 1),
+    ropeTheta: scale(functionName, 'ropeTheta', options.ropeTheta, 1e4),
+    vScale: scale(functionName, 'vScale', options.vScale, 1),
+    lseFactor: lseBase === 'e' ? Math.LN2 : 1,
+  };
+}
+
+/** True or undefined counts as given; anything else that is no boolean is refused. */
+export function flag(functionName: string, name: string, value: boolean | undefined): boolean {
+  if (value === undefined || typeof value === 'boolean') return value ?? false;
+  throw new InvalidArgumentError(
+    'ERR_FLASHINFER_INVALID_ARGUMENT',
+    `${functionName}: ${name} is ${String(value)} (${typeof value}); expected true or false`,
+  );
+}
+
+/** Refuses a backend that cannot run on the tensors' device. */
+export function checkBackend(functionName: string, backend: AttentionBackend | undefined, device: string): void {
+  if (backend === undefined || backend === 'auto') return;
+  if (backend === 'fa3') {
+    throw new UnsupportedError(
+      'ERR_FLASHINFER_UNSUPPORTED',
+      `${functionName}: backend 'fa3' has no kernel in this version; expected 'auto', 'fa2' (cuda) or 'cpu' (cpu)`,
+    );
+  }
+  const wanted = backend === 'cpu' ? 'cpu' : 'cuda';
+  if (device.startsWith(wanted)) return;
+  throw new InvalidArgumentError(
+    'ERR_FLASHINFER_INVALID_ARGUMENT',
+    `${functionName}: backend '${backend}' runs on ${wanted}, but the tensors are on ${device}; ` +
+      `use backend 'auto' or move the tensors with .to('${wanted === 'cpu' ? 'cpu' : 'cuda:0'}')`,
+  );
+}
+
+function oneOf<T extends string>(
+  functionName: string,
+  name: string,
+  value: T | undefined,
+  allowed: readonly T[],
+  code: 'ERR_FLASHINFER_INVALID_ARGUMENT' | 'ERR_FLASHINFER_INVALID_LAYOUT' = 'ERR_FLASHINFER_INVALID_ARGUMENT',
+): T | undefined {
+  if (value === undefined || allowed.includes(value)) return value;
+  const list = allowed.map((v) => `'${v}'`).join(', ');
+  throw new InvalidArgumentError(code, `${functionName}: ${name} is ${quote(value)}; expected one of ${list}`);
+}
+
+/** A finite number above zero: a scale of 0 or NaN would silently make every logit alike or NaN. */
+function scale(functionName: string, name: string, value: number | undefined, fallback: number): number {
+  if (value === undefined) return fallback;
+  if (typeof value === 'number' && value > 0 && value < Infinity) return value;
+  throw new InvalidArgumentError(
+    'ERR_FLASHINFER_INVALID_SCALE',
+    `${functionName}: ${name} is ${quote(value)}; expected a finite number above 0`,
+  );
+}
+
+function softCap(functionName: string, value: number | undefined): number {
+  if (value === undefined) return 0;
+  if (typeof value === 'number' && value >= 0 && value < Infinity) return value;
+  throw new InvalidArgumentError(
+    'ERR_FLASHINFER_INVALID_SCALE',
+    `${functionName}: logitsSoftCap is ${quote(value)}; expected a finite number above 0, or 0 for no cap`,
+  );
+}
+
+function window(functionName: string, value: number | undefined): number {
+  if (value === undefined) return -1;
+  if (Number.isInteger(value) && value >= -1 && value <= maxWindow) return value;
+  throw new InvalidArgumentError(
+    'ERR_FLASHINFER_INVALID_WINDOW',
+    `${functionName}: windowLeft is ${quote(value)}; expected an integer from 0 to ${maxWindow}, or -1 for no window`,
+  );
+}
+
+function unknownOption(functionName: string, name: string, allowed: ReadonlySet<string>): InvalidArgumentError {
+  const close = [...allowed].find((known) => known.toLowerCase() === name.toLowerCase());
+  const hint = close === undefined ? '' : ` (did you mean ${close}?)`;
+  return new InvalidArgumentError(
+    'ERR_FLASHINFER_INVALID_ARGUMENT',
+    `${functionName}: option ${name} is unknown${hint}; expected any of ${[...allowed].join(', ')}`,
+  );
+}
+
+function quote(value: unknown): string {
+  return typeof value === 'string' ? `'${value}'` : String(value);
+}

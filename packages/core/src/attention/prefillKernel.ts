@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+// Kernel and tiles for many query rows: the fa2 template (include/flashinfer/attention/prefill.cuh).
+import type { KernelSpec } from '../jit/spec.ts';
+import { dtypes } from '../tensor/dtype.ts';
+import { blocksPerSm, type DeviceLimits } from './deviceLimits.ts';
+import { type KernelOptions, optionsName, typeArguments, variantArguments } from './kernelName.ts';
+import type { AttentionRequest } from './request.ts';
+import { singleParams } from './singleParams.ts';
+import { firstVisibleKey, type KvSplit, splitKv } from './splitKv.ts';
+
+export interface PrefillTile {
+  /** m16 tiles a warp; a block has four warps. */
+  readonly mTiles: 1 | 2;
+  readonly kvTile: 64 | 32 | 16;
+}
+
+const threads = 128;
+
+/** Blocks a multiprocessor the registers are budgeted for: 255 a thread. */
+const minBlocksPerSm = 2;
+
+/** Bytes of dynamic shared memory; PrefillConfig::kSharedBytes says the same, and the kernel checks what it is given. */
+export function prefillSharedBytes(o: KernelOptions, tile: PrefillTile): number {
+  const query = tile.mTiles * 64 * o.headDim * 2;
+  const operands = tile.kvTile * 2 * o.headDim * 2;
+  const landing = dtypes[o.kvDtype].bytes === 1 ? tile.kvTile * 2 * o.headDim : 0;
+  const frequencies = o.posEncodingMode === 'ROPE_LLAMA' ? (o.headDim / 2) * 8 : 0;
+  return query + operands + landing + frequencies;
+}
+
+/**
+ * Two m16 tiles a warp halve the shared-memory traffic of K and V but need 128 accumulators at headDim 128, and do not
+ * fit at 256. Measured on H200, L8192, full, bf16, TFLOP/s: d128 2×64 417, 2×48 400, 2×32 369, 1×64 331; d64 2×64 323;
+ * d256 1×64 344, 1×32 299.
+ */
+export function choosePrefillTile(o: KernelOptions, packedRows: number, limits: DeviceLimits): PrefillTile {
+  const mTiles = o.headDim <= 128 && packedRows > 64 ? 2 : 1;
+  for (const kvTile of [64, 32, 16] as const) {
+    const tile = { mTiles, kvTile } as const;
+    if (prefillSharedBytes(o, tile) <= limits.sharedPerBlock) return tile;
+  }
+  return { mTiles: 1, kvTile: 16 };
+}
+
+export function prefillSpec(o: KernelOptions, tile: PrefillTile): KernelSpec {
+  const config = `${typeArguments(o)}, ${tile.mTiles}, ${tile.kvTile}, ${variantArguments(o)}`;
+  return {
+    name: `single_prefill_${optionsName(o)}_t${tile.mTiles * 64}x${tile.kvTile}`,
+    header: 'flashinfer/attention/prefill.cuh',
+    entry: `flashinfer::single_prefill<flashinfer::PrefillConfig<${config}>>`,
+    params: singleParams,
+    threads,
+    minBlocksPerSm,
+    minArch: o.qDtype === 'bfloat16' ? 80 : 75,
+  };
+}
+
+/** Merges the states that split prefill writes. */
+export function mergeSpec(o: Pick<KernelOptions, 'qDtype' | 'headDim'>): KernelSpec {
+  const { cpp, short } = dtypes[o.qDtype];
+  return {
+    name: `merge_splits_${short}_hd${o.headDim}`,
+    header: 'flashinfer/attention/merge.cuh',
+    entry: `flashinfer::merge_splits<flashinfer::MergeConfig<flashinfer::${cpp}, ${o.headDim}>>`,
+    params: singleParams,
+    threads,
+    minArch: o.qDtype === 'bfloat16' ? 80 : 75,
+  };
+}
+
+/** Blocks of merge_splits: one thread merges four output elements. */
+export function mergeBlocks(r: AttentionRequest): number {
+  return Math.ceil((r.qoLen * r.numQoHeads * r.headDim) / 4 / threads);
+}
+
+export interface PrefillPlan extends KvSplit {
+  readonly tile: PrefillTile;
+  readonly sharedBytes: number;
+  readonly kvBegin: number;
+  readonly queryTiles: number;
+  readonly partialO: number;
+  readonly partialLse: number;
+}
+
+export function planPrefill(r: AttentionRequest, limits: DeviceLimits): PrefillPlan {
+  const packedRows = (r.qoLen * r.numQoHeads) / r.numKvHeads;
+  const tile = choosePrefillTile(r, packedRows, limits);
+  const sharedBytes = prefillSharedBytes(r, tile);
+  const queryTiles = Math.ceil(packedRows / (tile.mTiles * 64));
+  const slots = limits.numSms * Math.min(minBlocksPerSm, blocksPerSm(limits, sharedBytes));
+  const kvBegin = firstVisibleKey(r.qoLen, r.kvLen, r.windowLeft, tile.kvTile);
+  // Four tiles: a shorter split would spend more on loading queries and merging than it saves.
+  const split = splitKv({ kvBegin, kvLen: r.kvLen, kvTile: tile.kvTile }, queryTiles * r.numKvHeads, slots, 4);
+  const rows = split.numSplits > 1 ? split.numSplits * r.qoLen * r.numQoHeads : 0;
+  return { ...split, tile, sharedBytes, kvBegin, queryTiles, partialO: rows * r.headDim, partialLse: rows };
+}

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// One attention request after validation: what the cpu operator and the CUDA planners are given.
+import { InvalidArgumentError, UnsupportedError } from '../errors.ts';
+import type { DType } from '../tensor/dtype.ts';
+import type { Tensor } from '../tensor/tensor.ts';
+import type { AttentionNumbers } from './options.ts';
+
+/** Values of MaskMode in include/flashinfer/attention/variant.cuh and of `maskMode` in csrc/cpu. */
+export const maskModes = { none: 0, causal: 1, custom: 2 } as const;
+export type MaskMode = keyof typeof maskModes;
+
+/** Values of PosEncodingMode, likewise. */
+export const posEncodingCodes = { NONE: 0, ROPE_LLAMA: 1, ALIBI: 2 } as const;
+
+/** Strides in elements. `lse` is contiguous `[qoLen, numQoHeads]`. */
+export interface AttentionRequest extends AttentionNumbers {
+  readonly q: Tensor;
+  readonly k: Tensor;
+  readonly v: Tensor;
+  readonly out: Tensor;
+  readonly lse: Tensor | undefined;
+  readonly qDtype: DType;
+  readonly kvDtype: DType;
+  readonly qoLen: number;
+  readonly kvLen: number;
+  readonly numQoHeads: number;
+  readonly numKvHeads: number;
+  readonly headDim: number;
+  readonly qStrideN: number;
+  readonly qStrideH: number;
+  readonly kStrideN: number;
+  readonly kStrideH: number;
+  readonly vStrideN: number;
+  readonly vStrideH: number;
+  readonly outStrideN: number;
+  readonly outStrideH: number;
+  readonly maskMode: MaskMode;
+  /** Packed little-endian bits where maskMode is `custom`. */
+  readonly customMask: Tensor | undefined;
+  readonly temporaries: readonly Tensor[];
+}
+
+/** Head dimensions the kernels are built for; the cpu device keeps to the same list, so that code moves unchanged. */
+export const supportedHeadDims: readonly number[] = [64, 128, 256];
+
+export function checkHeadDim(functionName: string, headDim: number): void {
+  if (supportedHeadDims.includes(headDim)) return;
+  throw new UnsupportedError(
+    'ERR_FLASHINFER_UNSUPPORTED_HEAD_DIM',
+    `${functionName}: headDim is ${headDim}; expected one of ${supportedHeadDims.join(', ')}; ` +
+      'pad q, k and v with zeros to the next one and pass smScale',
+  );
+}
+
+export function checkHeads(functionName: string, numQoHeads: number, numKvHeads: number): void {
+  if (numKvHeads > 0 && numQoHeads > 0 && numQoHeads % numKvHeads === 0) return;
+  throw new InvalidArgumentError(
+    'ERR_FLASHINFER_HEADS_MISMATCH',
+    `${functionName}: numQoHeads=${numQoHeads} (from q) is not a multiple of numKvHeads=${numKvHeads} (from k); ` +
+      'expected every key head to serve the same number of query heads, at least one',
+  );
+}
+
+/** Kernels write `out` while others still read the inputs. */
+export function checkNoOverlap(functionName: string, out: Tensor, inputs: Record<string, Tensor>): void {
+  const [outFirst, outEnd] = extent(out);
+  for (const [name, input] of Object.entries(inputs)) {
+    const [first, end] = extent(input);
+    if (first < outEnd && outFirst < end) {
+      throw new InvalidArgumentError(
+        'ERR_FLASHINFER_INVALID_ARGUMENT',
+        `${functionName}: out and ${name} overlap in memory; expected out to be separate; pass another out or none`,
+      );
+    }
+  }
+}
+
+/** Addresses from the first to past the last element a tensor may touch. */
+function extent(tensor: Tensor): [number, number] {
+  if (tensor.size === 0) return [0, 0];
+  let last = 0;
+  for (let d = 0; d < tensor.shape.length; ++d) last += (tensor.shape[d]! - 1) * tensor.strides[d]!;
+  const bytes = tensor.byteLength / tensor.size;
+  return [tensor.ptr, tensor.ptr + (last + 1) * bytes];
+}

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention of one request over a contiguous or strided KV cache: single decode and single prefill.
+import { Checker } from '../check/checker.ts';
+import { empty } from '../tensor/create.ts';
+import type { DType } from '../tensor/dtype.ts';
+import type { Tensor } from '../tensor/tensor.ts';
+import { runOnCpu } from './cpuAttention.ts';
+import { runOnCuda } from './cudaAttention.ts';
+import { resolveCustomMask } from './customMask.ts';
+import {
+  checkBackend,
+  decodeOptionNames,
+  flag,
+  prefillOptionNames,
+  readNumbers,
+  type SingleDecodeOptions,
+  type SinglePrefillOptions,
+} from './options.ts';
+import { type AttentionRequest, checkHeadDim, checkHeads, checkNoOverlap } from './request.ts';
+
+/**
+ * Decode attention of one request: one query token over its KV cache.
+ * o[h] = softmax(smScale · q[h]·Kᵀ) · V, with grouped-query attention when numQoHeads > numKvHeads.
+ * @param q `[numQoHeads, headDim]` float16 | bfloat16 (cpu: float32 too), last dimension contiguous
+ * @param k NHD `[kvLen, numKvHeads, headDim]`, HND `[numKvHeads, kvLen, headDim]`; dtype of q, or float8
+ * @param v as k
+ * @param options see {@link SingleDecodeOptions}
+ * @returns `o` `[numQoHeads, headDim]`, dtype of q; with `returnLse` `[o, lse]`, lse `[numQoHeads]` float32, base 2
+ *   unless `lseBase` is `'e'`. With no visible key o is 0 and lse is -Infinity.
+ * @throws {InvalidArgumentError} on a wrong shape, dtype, device, stride or option
+ * @throws {UnsupportedError} on a headDim other than 64, 128, 256, or bfloat16 before sm_80
+ * @remarks Asynchronous on the current stream; accumulates in float32; the same call gives the same bits.
+ * @see FlashInfer `single_decode_with_kv_cache`; arXiv:2501.01005
+ * @example
+ * const q = randn([32, 128], { dtype: 'float16' });
+ * const k = randn([2048, 8, 128], { dtype: 'float16' });
+ * const v = randn([2048, 8, 128], { dtype: 'float16' });
+ * const o = singleDecodeWithKVCache(q, k, v); // [32, 128]
+ */
+export function singleDecodeWithKVCache(
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  options: SingleDecodeOptions & { returnLse: true },
+): [Tensor, Tensor];
+export function singleDecodeWithKVCache(
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  options?: SingleDecodeOptions & { returnLse?: false },
+): Tensor;
+export function singleDecodeWithKVCache(
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  options: SingleDecodeOptions = {},
+): Tensor | [Tensor, Tensor] {
+  const name = 'singleDecodeWithKVCache';
+  flag(name, 'useTensorCores', options.useTensorCores);
+  const request = makeRequest(name, q, k, v, options, decodeOptionNames, ['numQoHeads', 'headDim']);
+  return run(name, request);
+}
+
+/**
+ * Prefill or append attention of one request: qoLen query tokens over its KV cache.
+ * o[i,h] = softmax(smScale · q[i,h]·Kᵀ + mask) · V. The causal rule and the window align the ends of q and k: query i
+ * stands at position i + kvLen - qoLen.
+ * @param q `[qoLen, numQoHeads, headDim]` float16 | bfloat16 (cpu: float32 too), last dimension contiguous
+ * @param k NHD `[kvLen, numKvHeads, headDim]`, HND `[numKvHeads, kvLen, headDim]`; dtype of q, or float8
+ * @param v as k
+ * @param options see {@link SinglePrefillOptions}
+ * @returns `o` as q; with `returnLse` `[o, lse]`, lse `[qoLen, numQoHeads]` float32, base 2 unless `lseBase` is `'e'`.
+ *   A row that sees no key has o 0 and lse -Infinity.
+ * @throws {InvalidArgumentError} on a wrong shape, dtype, device, stride or option
+ * @throws {UnsupportedError} on a headDim other than 64, 128, 256, or bfloat16 before sm_80
+ * @remarks Asynchronous on the current stream; accumulates in float32; the same call gives the same bits.
+ * @see FlashInfer `single_prefill_with_kv_cache`; arXiv:2307.08691
+ * @example
+ * const q = randn([128, 32, 128], { dtype: 'float16' });
+ * const k = randn([2048, 8, 128], { dtype: 'float16' });
+ * const v = randn([2048, 8, 128], { dtype: 'float16' });
+ * const [o, lse] = singlePrefillWithKVCache(q, k, v, { causal: true, returnLse: true }); // [128, 32, 128], [128, 32]
+ */
+export function singlePrefillWithKVCache(
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  options: SinglePrefillOptions & { returnLse: true },
+): [Tensor, Tensor];
+export function singlePrefillWithKVCache(
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  options?: SinglePrefillOptions & { returnLse?: false },
+): Tensor;
+export function singlePrefillWithKVCache(
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  options: SinglePrefillOptions = {},
+): Tensor | [Tensor, Tensor] {
+  const name = 'singlePrefillWithKVCache';
+  const request = makeRequest(name, q, k, v, options, prefillOptionNames, ['qoLen', 'numQoHeads', 'headDim']);
+  return run(name, request);
+}
+
+function run(functionName: string, request: AttentionRequest): Tensor | [Tensor, Tensor] {
+  const { out, lse, temporaries } = request;
+  if (out.size > 0) {
+    if (out.device === 'cpu') runOnCpu(request);
+    else runOnCuda(functionName, request);
+  }
+  for (const temporary of temporaries) temporary.dispose();
+  return lse === undefined ? out : [out, lse];
+}
+
+const cudaDtypes: readonly DType[] = ['float16', 'bfloat16'];
+const cpuDtypes: readonly DType[] = ['float16', 'bfloat16', 'float32'];
+
+function makeRequest(
+  functionName: string,
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  options: SinglePrefillOptions,
+  allowed: ReadonlySet<string>,
+  qDims: readonly string[],
+): AttentionRequest {
+  const check = new Checker(functionName);
+  check.tensor('q', q, qDims, {
+    dtypes: q?.device === 'cpu' ? cpuDtypes : cudaDtypes,
+    lastDimContiguous: true,
+  });
+  const headDim = check.dim('headDim');
+  const numbers = readNumbers(functionName, options, allowed, headDim);
+  const nhd = numbers.kvLayout === 'NHD';
+  const kvDims = nhd ? ['kvLen', 'numKvHeads', 'headDim'] : ['numKvHeads', 'kvLen', 'headDim'];
+  const { device } = q;
+  check.tensor('k', k, kvDims, {
+    dtypes: [q.dtype, 'float8_e4m3fn', 'float8_e5m2'],
+    device,
+    lastDimContiguous: true,
+  });
+  check.tensor('v', v, kvDims, { dtypes: [k.dtype], device, lastDimContiguous: true });
+  const numQoHeads = check.dim('numQoHeads');
+  const numKvHeads = check.dim('numKvHeads');
+  const kvLen = check.dim('kvLen');
+  const qoLen = qDims.length === 3 ? check.dim('qoLen') : 1;
+  checkHeadDim(functionName, headDim);
+  checkHeads(functionName, numQoHeads, numKvHeads);
+  checkBackend(functionName, options.backend, device);
+  if (options.out !== undefined) {
+    check.tensor('out', options.out, qDims, { dtypes: [q.dtype], device, lastDimContiguous: true });
+    checkNoOverlap(functionName, options.out, { q, k, v });
+  }
+  const mask = resolveCustomMask(check, options, qoLen, kvLen, device);
+  const out = options.out ?? empty(q.shape, { dtype: q.dtype, device });
+  const lse = options.returnLse === true ? empty(q.shape.slice(0, -1), { dtype: 'float32', device }) : undefined;
+  const rows = (tensor: Tensor): number => (qDims.length === 3 ? tensor.strides[0]! : 0);
+  const heads = (tensor: Tensor): number => tensor.strides[qDims.length - 2]!;
+  return {
+    ...numbers,
+    q,
+    k,
+    v,
+    out,
+    lse,
+    qDtype: q.dtype,
+    kvDtype: k.dtype,
+    qoLen,
+    kvLen,
+    numQoHeads,
+    numKvHeads,
+    headDim,
+    qStrideN: rows(q),
+    qStrideH: heads(q),
+    kStrideN: k.strides[nhd ? 0 : 1]!,
+    kStrideH: k.strides[nhd ? 1 : 0]!,
+    vStrideN: v.strides[nhd ? 0 : 1]!,
+    vStrideH: v.strides[nhd ? 1 : 0]!,
+    outStrideN: rows(out),
+    outStrideH: heads(out),
+    ...mask,
+  };
+}
