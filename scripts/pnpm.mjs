@@ -22,12 +22,21 @@ function findPnpm() {
 const [command = '', ...prefix] = findPnpm();
 
 /**
- * Runs pnpm in the repository root and ends the process when it fails. `pnpm exec` puts the workspace's binaries and
- * pnpm itself on PATH, which turbo needs.
+ * Runs pnpm in the repository root and returns its exit code. `pnpm exec` puts the workspace's binaries and pnpm itself
+ * on PATH, which turbo needs.
+ * @param {string[]} args
+ */
+export function tryPnpm(...args) {
+  const { status, error } = spawnSync(command, [...prefix, ...args], { cwd: root, stdio: 'inherit', shell });
+  if (error) throw error;
+  return status ?? 1;
+}
+
+/**
+ * The same; a failure ends the process.
  * @param {string[]} args
  */
 export function pnpm(...args) {
-  const { status, error } = spawnSync(command, [...prefix, ...args], { cwd: root, stdio: 'inherit', shell });
-  if (error) throw error;
-  if (status !== 0) process.exit(status ?? 1);
+  const code = tryPnpm(...args);
+  if (code !== 0) process.exit(code);
 }

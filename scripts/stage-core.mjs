@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// Puts together what @flashinfer/core publishes, in packages/core/build/package: the bundle and the addon, and from the
+// root the kernel headers, which the JIT compiles at the user's, and the addon's sources. Runs before `pnpm pack`.
+import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { root } from './repository.mjs';
+
+const core = join(root, 'packages/core');
+const stage = join(core, 'build/package');
+const prebuild = join('prebuilds', `${process.platform}-${process.arch}`);
+
+rmSync(stage, { recursive: true, force: true });
+mkdirSync(join(stage, prebuild), { recursive: true });
+for (const name of ['bin', 'dist', 'README.md', 'CMakeLists.txt']) copy(join(core, name), name);
+for (const name of ['include', 'csrc', 'LICENSE']) copy(join(root, name), name);
+if (existsSync(join(core, 'prebuilds'))) copy(join(core, 'prebuilds'), 'prebuilds'); // of other platforms
+copy(join(core, 'build/Release/flashinfer.node'), join(prebuild, 'flashinfer.node'));
+writeFileSync(join(stage, 'package.json'), `${JSON.stringify(publishedManifest(), null, 2)}\n`);
+
+/**
+ * @param {string} from
+ * @param {string} to
+ */
+function copy(from, to) {
+  if (!existsSync(from)) throw new Error(`stage-core: ${from} is missing; run pnpm build first`);
+  cpSync(from, join(stage, to), { recursive: true });
+}
+
+/** The manifest with the scripts and tools that mean something at the user's: building the addon from source. */
+function publishedManifest() {
+  const { scripts, devDependencies, publishConfig, ...manifest } = JSON.parse(
+    readFileSync(join(core, 'package.json'), 'utf8'),
+  );
+  const buildTools = ['cmake-js', 'node-api-headers'];
+  return {
+    ...manifest,
+    scripts: { 'build:addon': scripts['build:addon'] },
+    devDependencies: Object.fromEntries(buildTools.map((name) => [name, devDependencies[name]])),
+    publishConfig: { access: publishConfig.access },
+  };
+}
