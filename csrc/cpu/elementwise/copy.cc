@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <string>
 
@@ -18,29 +17,17 @@ struct Dim {
   int64_t size, src, dst;
 };
 
-/** Dimensions from the slowest to the fastest of dst, without ones, neighbours merged where both sides allow it. */
+/** Dimensions from the slowest to the fastest of dst, at least one; packages/core/src/tensor/copyPlan.ts orders them. */
 struct Layout {
   Dim dims[kMaxCopyRank];
   int rank = 0;
 };
 
-Layout Simplify(const StridedCopyArgs& args) {
-  Dim sorted[kMaxCopyRank];
-  int rank = 0;
-  for (int d = 0; d < args.rank; d++) {
-    if (args.shape[d] != 1) sorted[rank++] = {args.shape[d], args.src_strides[d], args.dst_strides[d]};
-  }
-  std::stable_sort(sorted, sorted + rank,
-                   [](const Dim& a, const Dim& b) { return std::abs(a.dst) > std::abs(b.dst); });
+Layout MakeLayout(const StridedCopyArgs& args) {
   Layout layout;
-  for (int d = 0; d < rank; d++) {
-    const Dim& dim = sorted[d];
-    Dim* outer = layout.rank > 0 ? &layout.dims[layout.rank - 1] : nullptr;
-    if (outer != nullptr && outer->src == dim.src * dim.size && outer->dst == dim.dst * dim.size) {
-      *outer = {outer->size * dim.size, dim.src, dim.dst};
-    } else {
-      layout.dims[layout.rank++] = dim;
-    }
+  for (; layout.rank < args.rank; layout.rank++) {
+    const int d = layout.rank;
+    layout.dims[d] = {args.shape[d], args.src_strides[d], args.dst_strides[d]};
   }
   if (layout.rank == 0) layout.dims[layout.rank++] = {1, 1, 1};
   return layout;
@@ -143,7 +130,7 @@ template <class T>
 void CopyTyped(const StridedCopyArgs& args) {
   const T* src = static_cast<const T*>(args.src);
   T* dst = static_cast<T*>(args.dst);
-  const Layout layout = Simplify(args);
+  const Layout layout = MakeLayout(args);
   int src_fastest = layout.rank - 1;
   for (int d = 0; d < layout.rank; d++) {
     if (layout.dims[d].src == 1) src_fastest = d;

@@ -11,7 +11,7 @@ void Cast(const void* src, DType src_dtype, void* dst, DType dst_dtype, int64_t 
 
 constexpr int kMaxCopyRank = 8;
 
-/** Shape and strides in elements of `element_bytes` (1, 2, 4 or 8); strides may be 0 (src) or negative. */
+/** Shape and strides in elements of `element_bytes` (1, 2, 4 or 8); strides may be 0 (src only) or negative. */
 struct StridedCopyArgs {
   const void* src;
   void* dst;

@@ -47,7 +47,10 @@ export interface NativeCpu {
   setIsa(isa: CpuIsa | 'auto'): void;
   /** Converts `count` contiguous elements, one rounding; include/flashinfer/elementwise/convert.cuh has the rules. */
   cast(args: { src: Ptr; srcDtype: number; dst: Ptr; dstDtype: number; count: number }): void;
-  /** Same shape, any strides (in elements; 0 only in src), rank up to 8; src and dst must not overlap. */
+  /**
+   * Same shape, any strides (in elements; 0 only in src), rank up to 8; src and dst must not overlap.
+   * Fast where dimensions are merged and ordered by dst's strides, fastest last: tensor/copyPlan.ts.
+   */
   stridedCopy(args: {
     src: Ptr; dst: Ptr; elementBytes: number;
     shape: number[]; srcStrides: number[]; dstStrides: number[];

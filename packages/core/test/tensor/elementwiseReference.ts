@@ -89,7 +89,7 @@ export function roundBigInt(x: bigint, format: FloatFormat): number {
 export function wrapInteger(x: bigint, dtype: IntegerDType): bigint {
   const { min, max } = integerRanges[dtype];
   const span = max - min + 1n;
-  return (((x - min) % span) + span) % span + min;
+  return ((((x - min) % span) + span) % span) + min;
 }
 
 export function truncateToInteger(x: number, dtype: IntegerDType): bigint {
@@ -106,7 +106,8 @@ export type Value = number | bigint | boolean;
 
 /** The conversion of one value of dtype `src` to `dst`. */
 export function convertValue(value: Value, dst: DType): Value {
-  if (dst === 'bool') return typeof value === 'boolean' ? value : typeof value === 'bigint' ? value !== 0n : value !== 0;
+  if (dst === 'bool')
+    return typeof value === 'boolean' ? value : typeof value === 'bigint' ? value !== 0n : value !== 0;
   const plain = typeof value === 'boolean' ? BigInt(value) : value;
   if (isFloatDType(dst)) {
     return typeof plain === 'number' ? roundFloat(plain, floatFormats[dst]) : roundBigInt(plain, floatFormats[dst]);
