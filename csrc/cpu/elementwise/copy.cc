@@ -19,7 +19,7 @@ struct Dim {
 
 /** Dimensions from the slowest to the fastest of dst, at least one; packages/core/src/tensor/copyPlan.ts orders them. */
 struct Layout {
-  Dim dims[kMaxCopyRank];
+  Dim dims[kMaxCopyRank] = {};
   int rank = 0;
 };
 
