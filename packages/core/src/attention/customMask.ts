@@ -77,5 +77,6 @@ function packMask(strided: Tensor): Tensor {
     const args = { src: mask.ptr, dst: packed.ptr, count: mask.size };
     getKernel(packSpec, mask.deviceIndex).launch(grid, args, { stream: currentStream(mask.deviceIndex) });
   }
+  if (mask !== strided) mask.dispose();
   return packed;
 }

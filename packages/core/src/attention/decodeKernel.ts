@@ -48,11 +48,12 @@ export function chooseDecodeTile(o: KernelOptions, limits: DeviceLimits): Decode
 
 export function decodeSpec(o: KernelOptions, tile: DecodeTile): KernelSpec {
   const { warps, kvTile, stages } = tile;
-  const config = `${typeArguments(o)}, ${warps}, ${kvTile}, ${stages}, ${variantArguments(o)}`;
+  const config = `flashinfer::DecodeConfig<${typeArguments(o)}, ${warps}, ${kvTile}, ${stages}, ${variantArguments(o)}>`;
   return {
     name: `single_decode_${optionsName(o)}_w${warps}_t${kvTile}_s${stages}`,
     header: 'flashinfer/attention/decode.cuh',
-    entry: `flashinfer::single_decode<flashinfer::DecodeConfig<${config}>>`,
+    entry: `flashinfer::single_decode<${config}>`,
+    prelude: `static_assert(${config}::kSharedBytes == ${decodeSharedBytes(o, tile)}, "planner and kernel disagree");`,
     params: singleParams,
     threads: warps * 32,
     minArch: o.qDtype === 'bfloat16' ? 80 : 75,

@@ -43,11 +43,12 @@ export function choosePrefillTile(o: KernelOptions, packedRows: number, limits: 
 }
 
 export function prefillSpec(o: KernelOptions, tile: PrefillTile): KernelSpec {
-  const config = `${typeArguments(o)}, ${tile.mTiles}, ${tile.kvTile}, ${variantArguments(o)}`;
+  const config = `flashinfer::PrefillConfig<${typeArguments(o)}, ${tile.mTiles}, ${tile.kvTile}, ${variantArguments(o)}>`;
   return {
     name: `single_prefill_${optionsName(o)}_t${tile.mTiles * 64}x${tile.kvTile}`,
     header: 'flashinfer/attention/prefill.cuh',
-    entry: `flashinfer::single_prefill<flashinfer::PrefillConfig<${config}>>`,
+    entry: `flashinfer::single_prefill<${config}>`,
+    prelude: `static_assert(${config}::kSharedBytes == ${prefillSharedBytes(o, tile)}, "planner and kernel disagree");`,
     params: singleParams,
     threads,
     minBlocksPerSm,

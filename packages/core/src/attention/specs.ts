@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// The attention kernels that stand for all others where every architecture is compiled.
+import type { KernelSpec } from '../jit/spec.ts';
+import { customMaskSpecs } from './customMask.ts';
+import { decodeSpec } from './decodeKernel.ts';
+import type { KernelOptions } from './kernelName.ts';
+import { mergeSpec, prefillSpec } from './prefillKernel.ts';
+
+const plain: KernelOptions = {
+  qDtype: 'float16',
+  kvDtype: 'float16',
+  headDim: 128,
+  maskMode: 'none',
+  posEncodingMode: 'NONE',
+  windowLeft: -1,
+  logitsSoftCap: 0,
+};
+
+/** Each head dimension, mask, position encoding, 16-bit and fp8 type at least once, in both templates. */
+export function attentionSpecs(): KernelSpec[] {
+  const causal = { ...plain, maskMode: 'causal' } as const;
+  return [
+    prefillSpec(causal, { mTiles: 2, kvTile: 64 }),
+    prefillSpec({ ...causal, qDtype: 'bfloat16', kvDtype: 'bfloat16' }, { mTiles: 2, kvTile: 64 }),
+    prefillSpec({ ...plain, kvDtype: 'float8_e4m3fn', posEncodingMode: 'ROPE_LLAMA' }, { mTiles: 1, kvTile: 32 }),
+    prefillSpec({ ...plain, headDim: 64, maskMode: 'custom', logitsSoftCap: 30 }, { mTiles: 2, kvTile: 64 }),
+    prefillSpec({ ...causal, headDim: 256, posEncodingMode: 'ALIBI', windowLeft: 8 }, { mTiles: 1, kvTile: 32 }),
+    decodeSpec(plain, { warps: 4, kvTile: 16, stages: 2 }),
+    decodeSpec({ ...plain, qDtype: 'bfloat16', kvDtype: 'float8_e5m2' }, { warps: 4, kvTile: 32, stages: 2 }),
+    decodeSpec({ ...plain, headDim: 64, posEncodingMode: 'ROPE_LLAMA' }, { warps: 4, kvTile: 32, stages: 2 }),
+    decodeSpec({ ...plain, headDim: 256, windowLeft: 8, logitsSoftCap: 30 }, { warps: 2, kvTile: 16, stages: 2 }),
+    mergeSpec(plain),
+    ...customMaskSpecs(),
+  ];
+}

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+// Tile choice and KV splitting are pure functions of shapes and device limits: no GPU is needed to test them.
+import { describe, expect, it } from 'vitest';
+import { usesDecodeKernel } from '../../src/attention/cudaAttention.ts';
+import { chooseDecodeTile, decodeSharedBytes, decodeSpec, planDecode } from '../../src/attention/decodeKernel.ts';
+import type { DeviceLimits } from '../../src/attention/deviceLimits.ts';
+import type { KernelOptions } from '../../src/attention/kernelName.ts';
+import { choosePrefillTile, planPrefill, prefillSharedBytes, prefillSpec } from '../../src/attention/prefillKernel.ts';
+import type { AttentionRequest } from '../../src/attention/request.ts';
+import { firstVisibleKey, splitKv } from '../../src/attention/splitKv.ts';
+
+const h200: DeviceLimits = { numSms: 132, sharedPerBlock: 232_448, sharedPerSm: 233_472 };
+const ada: DeviceLimits = { numSms: 128, sharedPerBlock: 101_376, sharedPerSm: 102_400 };
+const turing: DeviceLimits = { numSms: 40, sharedPerBlock: 65_536, sharedPerSm: 65_536 };
+
+const plain: KernelOptions = {
+  qDtype: 'bfloat16',
+  kvDtype: 'bfloat16',
+  headDim: 128,
+  maskMode: 'none',
+  posEncodingMode: 'NONE',
+  windowLeft: -1,
+  logitsSoftCap: 0,
+};
+
+type Shape = Partial<AttentionRequest> & Pick<AttentionRequest, 'qoLen' | 'kvLen' | 'numQoHeads' | 'numKvHeads'>;
+const request = (shape: Shape): AttentionRequest => ({ ...plain, ...shape }) as AttentionRequest;
+
+const everyOption: KernelOptions[] = [64, 128, 256].flatMap((headDim) =>
+  (['float16', 'float8_e4m3fn'] as const).flatMap((kvDtype) =>
+    (['NONE', 'ROPE_LLAMA'] as const).map(
+      (posEncodingMode): KernelOptions => ({ ...plain, qDtype: 'float16', headDim, kvDtype, posEncodingMode }),
+    ),
+  ),
+);
+
+describe('splitKv', () => {
+  it('covers all keys exactly once, in whole tiles', () => {
+    for (let i = 0; i < 500; ++i) {
+      const kvTile = [16, 32, 64][i % 3]!;
+      const kvBegin = Math.floor(Math.random() * 50) * kvTile;
+      const kvLen = kvBegin + 1 + Math.floor(Math.random() * 100_000);
+      const { numSplits, kvChunk } = splitKv({ kvBegin, kvLen, kvTile }, 1 + (i % 40), 264, 4);
+      expect(kvChunk % kvTile).toBe(0);
+      expect(kvBegin + numSplits * kvChunk).toBeGreaterThanOrEqual(kvLen);
+      expect(kvBegin + (numSplits - 1) * kvChunk).toBeLessThan(kvLen);
+    }
+  });
+
+  it('fills the slots once and never more', () => {
+    expect(splitKv({ kvBegin: 0, kvLen: 65_536, kvTile: 32 }, 8, 132, 4)).toEqual({ numSplits: 16, kvChunk: 4096 });
+    expect(splitKv({ kvBegin: 0, kvLen: 65_536, kvTile: 32 }, 200, 132, 4).numSplits).toBe(1);
+    expect(splitKv({ kvBegin: 0, kvLen: 100, kvTile: 32 }, 1, 132, 4).numSplits).toBe(1);
+  });
+
+  it('handles no keys', () => {
+    expect(splitKv({ kvBegin: 0, kvLen: 0, kvTile: 64 }, 1, 132, 4)).toEqual({ numSplits: 1, kvChunk: 64 });
+  });
+});
+
+describe('firstVisibleKey', () => {
+  it('is the tile of the first key in the window of row 0', () => {
+    expect(firstVisibleKey(1, 1000, -1, 32)).toBe(0);
+    expect(firstVisibleKey(1, 1000, 100, 32)).toBe(896);
+    expect(firstVisibleKey(10, 1000, 2000, 32)).toBe(0);
+    expect(firstVisibleKey(1, 1000, 0, 32)).toBe(992);
+    expect(firstVisibleKey(20, 10, 0, 32)).toBe(0);
+  });
+});
+
+describe.each([
+  ['H200', h200],
+  ['RTX 4090', ada],
+  ['T4', turing],
+] as const)('tiles on %s', (_name, limits) => {
+  it.each(everyOption)('fit in shared memory: $headDim $kvDtype $posEncodingMode', (options) => {
+    expect(decodeSharedBytes(options, chooseDecodeTile(options, limits))).toBeLessThanOrEqual(limits.sharedPerBlock);
+    for (const rows of [17, 64, 65, 4096]) {
+      const tile = choosePrefillTile(options, rows, limits);
+      expect(prefillSharedBytes(options, tile)).toBeLessThanOrEqual(limits.sharedPerBlock);
+    }
+  });
+});
+
+describe('planDecode', () => {
+  it('uses every multiprocessor for one long request', () => {
+    const plan = planDecode(request({ qoLen: 1, kvLen: 65_536, numQoHeads: 32, numKvHeads: 8 }), h200);
+    expect(plan.numSplits * 8).toBe(128);
+    expect(plan).toMatchObject({ rowTiles: 1, counters: 8, partialLse: 8 * 16 * 16, partialO: 8 * 16 * 16 * 128 });
+  });
+
+  it('needs no scratch without splits', () => {
+    const plan = planDecode(request({ qoLen: 1, kvLen: 40, numQoHeads: 32, numKvHeads: 8 }), h200);
+    expect(plan).toMatchObject({ numSplits: 1, partialO: 0, partialLse: 0, counters: 0 });
+  });
+
+  it('reads only the window', () => {
+    const shape = { qoLen: 1, kvLen: 1_000_000, numQoHeads: 8, numKvHeads: 8, windowLeft: 4095 };
+    const plan = planDecode(request(shape), h200);
+    expect(plan.kvBegin).toBeGreaterThan(995_000);
+    expect(plan.numSplits * plan.kvChunk).toBeLessThan(5000);
+  });
+});
+
+describe('planPrefill', () => {
+  it('does not split where the query tiles fill the GPU', () => {
+    const plan = planPrefill(request({ qoLen: 8192, kvLen: 8192, numQoHeads: 32, numKvHeads: 32 }), h200);
+    expect(plan).toMatchObject({ tile: { mTiles: 2, kvTile: 64 }, queryTiles: 64, numSplits: 1, partialO: 0 });
+  });
+
+  it('splits long keys of a short append', () => {
+    const plan = planPrefill(request({ qoLen: 37, kvLen: 31_111, numQoHeads: 8, numKvHeads: 1 }), h200);
+    expect(plan.queryTiles).toBe(3);
+    expect(plan.numSplits).toBeGreaterThan(50);
+    expect(plan.partialLse).toBe(plan.numSplits * 37 * 8);
+  });
+});
+
+describe('specs', () => {
+  it('name what differs', () => {
+    const options = { ...plain, kvDtype: 'float8_e5m2', maskMode: 'causal', windowLeft: 3, logitsSoftCap: 30 } as const;
+    expect(decodeSpec(options, { warps: 4, kvTile: 16, stages: 2 }).name).toBe(
+      'single_decode_bf16_kv_e5m2_hd128_causal_swa_cap_w4_t16_s2',
+    );
+    const spec = prefillSpec({ ...options, posEncodingMode: 'ALIBI' }, { mTiles: 2, kvTile: 64 });
+    expect(spec.name).toBe('single_prefill_bf16_kv_e5m2_hd128_causal_alibi_swa_cap_t128x64');
+    expect(spec.entry).toContain('flashinfer::DefaultVariant<true, true>');
+    expect(spec.entry).toContain('flashinfer::Visibility<flashinfer::MaskMode::kCausal, true>');
+    expect(spec.minArch).toBe(80);
+  });
+
+  it('send few rows to the decode kernel', () => {
+    expect(usesDecodeKernel({ qoLen: 1, numQoHeads: 64, numKvHeads: 1 })).toBe(true);
+    expect(usesDecodeKernel({ qoLen: 4, numQoHeads: 32, numKvHeads: 8 })).toBe(true);
+    expect(usesDecodeKernel({ qoLen: 5, numQoHeads: 32, numKvHeads: 8 })).toBe(false);
+  });
+});
