@@ -55,8 +55,9 @@ JsValue StartTask(napi_env env, const char* name, std::unique_ptr<AsyncTask> tas
   work->task = std::move(task);
   napi_value promise;
   Check(napi_create_promise(env, &work->deferred, &promise), "a Promise");
-  Check(napi_create_async_work(env, nullptr, ToJs(env, std::string(name)), Execute, Complete, work.get(), &work->handle),
-        "async work");
+  Check(
+      napi_create_async_work(env, nullptr, ToJs(env, std::string(name)), Execute, Complete, work.get(), &work->handle),
+      "async work");
   Check(napi_queue_async_work(env, work->handle), "async work");
   work.release();
   return JsValue{promise};

@@ -16,10 +16,9 @@ struct CpuState {
   napi_env env;
 };
 
-void RegisterAttention(FunctionTable& table);
 void RegisterBandwidth(FunctionTable& table);
-void RegisterElementwise(FunctionTable& table);
 void RegisterInfo(FunctionTable& table);
+void RegisterElementwise(FunctionTable& table);
 void RegisterPackBits(FunctionTable& table);
 
 }  // namespace flashinfer::cpu

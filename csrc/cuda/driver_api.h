@@ -30,7 +30,7 @@ struct CUuuid {
   unsigned char bytes[16];
 };
 
-struct alignas(64) CUtensorMap {
+struct alignas(128) CUtensorMap {  // 64 until CUDA 13
   uint64_t opaque[16];
 };
 
@@ -117,77 +117,77 @@ enum : int {
 };
 
 // X(member, exported symbol, parameters): what every supported driver has (cuLaunchKernelEx came with CUDA 11.8).
-#define FLASHINFER_DRIVER_REQUIRED(X)                                                                           \
-  X(cuInit, "cuInit", (unsigned int flags))                                                                     \
-  X(cuDriverGetVersion, "cuDriverGetVersion", (int* version))                                                   \
-  X(cuGetErrorName, "cuGetErrorName", (CUresult error, const char** text))                                      \
-  X(cuGetErrorString, "cuGetErrorString", (CUresult error, const char** text))                                  \
-  X(cuDeviceGetCount, "cuDeviceGetCount", (int* count))                                                         \
-  X(cuDeviceGet, "cuDeviceGet", (CUdevice * device, int ordinal))                                               \
-  X(cuDeviceGetName, "cuDeviceGetName", (char* name, int length, CUdevice device))                              \
-  X(cuDeviceGetUuid, "cuDeviceGetUuid_v2", (CUuuid * uuid, CUdevice device))                                    \
-  X(cuDeviceGetPCIBusId, "cuDeviceGetPCIBusId", (char* id, int length, CUdevice device))                        \
-  X(cuDeviceTotalMem, "cuDeviceTotalMem_v2", (size_t * bytes, CUdevice device))                                 \
-  X(cuDeviceGetAttribute, "cuDeviceGetAttribute", (int* value, int attribute, CUdevice device))                 \
-  X(cuDevicePrimaryCtxRetain, "cuDevicePrimaryCtxRetain", (CUcontext * context, CUdevice device))               \
-  X(cuDevicePrimaryCtxRelease, "cuDevicePrimaryCtxRelease_v2", (CUdevice device))                               \
-  X(cuCtxGetCurrent, "cuCtxGetCurrent", (CUcontext * context))                                                  \
-  X(cuCtxSetCurrent, "cuCtxSetCurrent", (CUcontext context))                                                    \
-  X(cuCtxSynchronize, "cuCtxSynchronize", ())                                                                   \
-  X(cuDeviceGetDefaultMemPool, "cuDeviceGetDefaultMemPool", (CUmemoryPool * pool, CUdevice device))             \
-  X(cuMemPoolSetAttribute, "cuMemPoolSetAttribute", (CUmemoryPool pool, int attribute, void* value))            \
-  X(cuMemPoolGetAttribute, "cuMemPoolGetAttribute", (CUmemoryPool pool, int attribute, void* value))            \
-  X(cuMemPoolTrimTo, "cuMemPoolTrimTo", (CUmemoryPool pool, size_t bytesToKeep))                                \
-  X(cuMemGetInfo, "cuMemGetInfo_v2", (size_t * free, size_t * total))                                           \
-  X(cuMemAlloc, "cuMemAlloc_v2", (CUdeviceptr * ptr, size_t bytes))                                             \
-  X(cuMemFree, "cuMemFree_v2", (CUdeviceptr ptr))                                                               \
-  X(cuMemAllocAsync, "cuMemAllocAsync", (CUdeviceptr * ptr, size_t bytes, CUstream stream))                     \
-  X(cuMemFreeAsync, "cuMemFreeAsync", (CUdeviceptr ptr, CUstream stream))                                       \
-  X(cuMemHostAlloc, "cuMemHostAlloc", (void** ptr, size_t bytes, unsigned int flags))                           \
-  X(cuMemFreeHost, "cuMemFreeHost", (void* ptr))                                                                \
-  X(cuMemcpyHtoDAsync, "cuMemcpyHtoDAsync_v2", (CUdeviceptr dst, const void* src, size_t bytes, CUstream s))    \
-  X(cuMemcpyDtoHAsync, "cuMemcpyDtoHAsync_v2", (void* dst, CUdeviceptr src, size_t bytes, CUstream s))          \
-  X(cuMemcpyDtoDAsync, "cuMemcpyDtoDAsync_v2", (CUdeviceptr dst, CUdeviceptr src, size_t bytes, CUstream s))    \
-  X(cuMemsetD8Async, "cuMemsetD8Async", (CUdeviceptr dst, unsigned char value, size_t count, CUstream s))       \
-  X(cuMemsetD16Async, "cuMemsetD16Async", (CUdeviceptr dst, unsigned short value, size_t count, CUstream s))    \
-  X(cuMemsetD32Async, "cuMemsetD32Async", (CUdeviceptr dst, unsigned int value, size_t count, CUstream s))      \
+#define FLASHINFER_DRIVER_REQUIRED(X)                                                                            \
+  X(cuInit, "cuInit", (unsigned int flags))                                                                      \
+  X(cuDriverGetVersion, "cuDriverGetVersion", (int* version))                                                    \
+  X(cuGetErrorName, "cuGetErrorName", (CUresult error, const char** text))                                       \
+  X(cuGetErrorString, "cuGetErrorString", (CUresult error, const char** text))                                   \
+  X(cuDeviceGetCount, "cuDeviceGetCount", (int* count))                                                          \
+  X(cuDeviceGet, "cuDeviceGet", (CUdevice * device, int ordinal))                                                \
+  X(cuDeviceGetName, "cuDeviceGetName", (char* name, int length, CUdevice device))                               \
+  X(cuDeviceGetUuid, "cuDeviceGetUuid_v2", (CUuuid * uuid, CUdevice device))                                     \
+  X(cuDeviceGetPCIBusId, "cuDeviceGetPCIBusId", (char* id, int length, CUdevice device))                         \
+  X(cuDeviceTotalMem, "cuDeviceTotalMem_v2", (size_t* bytes, CUdevice device))                                   \
+  X(cuDeviceGetAttribute, "cuDeviceGetAttribute", (int* value, int attribute, CUdevice device))                  \
+  X(cuDevicePrimaryCtxRetain, "cuDevicePrimaryCtxRetain", (CUcontext * context, CUdevice device))                \
+  X(cuDevicePrimaryCtxRelease, "cuDevicePrimaryCtxRelease_v2", (CUdevice device))                                \
+  X(cuCtxGetCurrent, "cuCtxGetCurrent", (CUcontext * context))                                                   \
+  X(cuCtxSetCurrent, "cuCtxSetCurrent", (CUcontext context))                                                     \
+  X(cuCtxSynchronize, "cuCtxSynchronize", ())                                                                    \
+  X(cuDeviceGetDefaultMemPool, "cuDeviceGetDefaultMemPool", (CUmemoryPool * pool, CUdevice device))              \
+  X(cuMemPoolSetAttribute, "cuMemPoolSetAttribute", (CUmemoryPool pool, int attribute, void* value))             \
+  X(cuMemPoolGetAttribute, "cuMemPoolGetAttribute", (CUmemoryPool pool, int attribute, void* value))             \
+  X(cuMemPoolTrimTo, "cuMemPoolTrimTo", (CUmemoryPool pool, size_t bytesToKeep))                                 \
+  X(cuMemGetInfo, "cuMemGetInfo_v2", (size_t* free, size_t* total))                                              \
+  X(cuMemAlloc, "cuMemAlloc_v2", (CUdeviceptr * ptr, size_t bytes))                                              \
+  X(cuMemFree, "cuMemFree_v2", (CUdeviceptr ptr))                                                                \
+  X(cuMemAllocAsync, "cuMemAllocAsync", (CUdeviceptr * ptr, size_t bytes, CUstream stream))                      \
+  X(cuMemFreeAsync, "cuMemFreeAsync", (CUdeviceptr ptr, CUstream stream))                                        \
+  X(cuMemHostAlloc, "cuMemHostAlloc", (void** ptr, size_t bytes, unsigned int flags))                            \
+  X(cuMemFreeHost, "cuMemFreeHost", (void* ptr))                                                                 \
+  X(cuMemcpyHtoDAsync, "cuMemcpyHtoDAsync_v2", (CUdeviceptr dst, const void* src, size_t bytes, CUstream s))     \
+  X(cuMemcpyDtoHAsync, "cuMemcpyDtoHAsync_v2", (void* dst, CUdeviceptr src, size_t bytes, CUstream s))           \
+  X(cuMemcpyDtoDAsync, "cuMemcpyDtoDAsync_v2", (CUdeviceptr dst, CUdeviceptr src, size_t bytes, CUstream s))     \
+  X(cuMemsetD8Async, "cuMemsetD8Async", (CUdeviceptr dst, unsigned char value, size_t count, CUstream s))        \
+  X(cuMemsetD16Async, "cuMemsetD16Async", (CUdeviceptr dst, unsigned short value, size_t count, CUstream s))     \
+  X(cuMemsetD32Async, "cuMemsetD32Async", (CUdeviceptr dst, unsigned int value, size_t count, CUstream s))       \
   X(cuStreamCreateWithPriority, "cuStreamCreateWithPriority", (CUstream * stream, unsigned int flags, int prio)) \
-  X(cuStreamDestroy, "cuStreamDestroy_v2", (CUstream stream))                                                   \
-  X(cuStreamSynchronize, "cuStreamSynchronize", (CUstream stream))                                              \
-  X(cuStreamWaitEvent, "cuStreamWaitEvent", (CUstream stream, CUevent event, unsigned int flags))               \
-  X(cuStreamBeginCapture, "cuStreamBeginCapture_v2", (CUstream stream, int mode))                               \
-  X(cuStreamEndCapture, "cuStreamEndCapture", (CUstream stream, CUgraph * graph))                               \
-  X(cuStreamIsCapturing, "cuStreamIsCapturing", (CUstream stream, int* status))                                 \
-  X(cuThreadExchangeStreamCaptureMode, "cuThreadExchangeStreamCaptureMode", (int* mode))                        \
-  X(cuEventCreate, "cuEventCreate", (CUevent * event, unsigned int flags))                                      \
-  X(cuEventDestroy, "cuEventDestroy_v2", (CUevent event))                                                       \
-  X(cuEventRecord, "cuEventRecord", (CUevent event, CUstream stream))                                           \
-  X(cuEventQuery, "cuEventQuery", (CUevent event))                                                              \
-  X(cuEventSynchronize, "cuEventSynchronize", (CUevent event))                                                  \
-  X(cuEventElapsedTime, "cuEventElapsedTime", (float* ms, CUevent start, CUevent end))                          \
-  X(cuGraphGetNodes, "cuGraphGetNodes", (CUgraph graph, CUgraphNode * nodes, size_t * count))                   \
-  X(cuGraphInstantiateWithFlags, "cuGraphInstantiateWithFlags",                                                 \
-    (CUgraphExec * exec, CUgraph graph, unsigned long long flags))                                              \
-  X(cuGraphLaunch, "cuGraphLaunch", (CUgraphExec exec, CUstream stream))                                        \
-  X(cuGraphDestroy, "cuGraphDestroy", (CUgraph graph))                                                          \
-  X(cuGraphExecDestroy, "cuGraphExecDestroy", (CUgraphExec exec))                                               \
-  X(cuModuleLoadDataEx, "cuModuleLoadDataEx",                                                                   \
-    (CUmodule * module, const void* image, unsigned int numOptions, int* options, void** values))               \
-  X(cuModuleUnload, "cuModuleUnload", (CUmodule module))                                                        \
-  X(cuModuleGetFunction, "cuModuleGetFunction", (CUfunction * function, CUmodule module, const char* name))     \
-  X(cuFuncGetAttribute, "cuFuncGetAttribute", (int* value, int attribute, CUfunction function))                 \
-  X(cuFuncSetAttribute, "cuFuncSetAttribute", (CUfunction function, int attribute, int value))                  \
-  X(cuOccupancyMaxActiveBlocksPerMultiprocessor, "cuOccupancyMaxActiveBlocksPerMultiprocessor",                 \
-    (int* blocks, CUfunction function, int threads, size_t sharedBytes))                                        \
-  X(cuLaunchKernelEx, "cuLaunchKernelEx",                                                                       \
+  X(cuStreamDestroy, "cuStreamDestroy_v2", (CUstream stream))                                                    \
+  X(cuStreamSynchronize, "cuStreamSynchronize", (CUstream stream))                                               \
+  X(cuStreamWaitEvent, "cuStreamWaitEvent", (CUstream stream, CUevent event, unsigned int flags))                \
+  X(cuStreamBeginCapture, "cuStreamBeginCapture_v2", (CUstream stream, int mode))                                \
+  X(cuStreamEndCapture, "cuStreamEndCapture", (CUstream stream, CUgraph * graph))                                \
+  X(cuStreamIsCapturing, "cuStreamIsCapturing", (CUstream stream, int* status))                                  \
+  X(cuThreadExchangeStreamCaptureMode, "cuThreadExchangeStreamCaptureMode", (int* mode))                         \
+  X(cuEventCreate, "cuEventCreate", (CUevent * event, unsigned int flags))                                       \
+  X(cuEventDestroy, "cuEventDestroy_v2", (CUevent event))                                                        \
+  X(cuEventRecord, "cuEventRecord", (CUevent event, CUstream stream))                                            \
+  X(cuEventQuery, "cuEventQuery", (CUevent event))                                                               \
+  X(cuEventSynchronize, "cuEventSynchronize", (CUevent event))                                                   \
+  X(cuEventElapsedTime, "cuEventElapsedTime", (float* ms, CUevent start, CUevent end))                           \
+  X(cuGraphGetNodes, "cuGraphGetNodes", (CUgraph graph, CUgraphNode * nodes, size_t* count))                     \
+  X(cuGraphInstantiateWithFlags, "cuGraphInstantiateWithFlags",                                                  \
+    (CUgraphExec * exec, CUgraph graph, unsigned long long flags))                                               \
+  X(cuGraphLaunch, "cuGraphLaunch", (CUgraphExec exec, CUstream stream))                                         \
+  X(cuGraphDestroy, "cuGraphDestroy", (CUgraph graph))                                                           \
+  X(cuGraphExecDestroy, "cuGraphExecDestroy", (CUgraphExec exec))                                                \
+  X(cuModuleLoadDataEx, "cuModuleLoadDataEx",                                                                    \
+    (CUmodule * module, const void* image, unsigned int numOptions, int* options, void** values))                \
+  X(cuModuleUnload, "cuModuleUnload", (CUmodule module))                                                         \
+  X(cuModuleGetFunction, "cuModuleGetFunction", (CUfunction * function, CUmodule module, const char* name))      \
+  X(cuFuncGetAttribute, "cuFuncGetAttribute", (int* value, int attribute, CUfunction function))                  \
+  X(cuFuncSetAttribute, "cuFuncSetAttribute", (CUfunction function, int attribute, int value))                   \
+  X(cuOccupancyMaxActiveBlocksPerMultiprocessor, "cuOccupancyMaxActiveBlocksPerMultiprocessor",                  \
+    (int* blocks, CUfunction function, int threads, size_t sharedBytes))                                         \
+  X(cuLaunchKernelEx, "cuLaunchKernelEx",                                                                        \
     (const CUlaunchConfig* config, CUfunction function, void** params, void** extra))
 
 // nullptr where the driver is older.
-#define FLASHINFER_DRIVER_OPTIONAL(X)                                                                           \
-  X(cuFuncGetParamInfo, "cuFuncGetParamInfo", (CUfunction function, size_t index, size_t * offset, size_t * size)) \
-  X(cuFuncLoad, "cuFuncLoad", (CUfunction function))                                                            \
-  X(cuTensorMapEncodeTiled, "cuTensorMapEncodeTiled",                                                           \
-    (CUtensorMap * map, int dtype, uint32_t rank, void* address, const uint64_t* dims, const uint64_t* strides, \
+#define FLASHINFER_DRIVER_OPTIONAL(X)                                                                            \
+  X(cuFuncGetParamInfo, "cuFuncGetParamInfo", (CUfunction function, size_t index, size_t* offset, size_t* size)) \
+  X(cuFuncLoad, "cuFuncLoad", (CUfunction function))                                                             \
+  X(cuTensorMapEncodeTiled, "cuTensorMapEncodeTiled",                                                            \
+    (CUtensorMap * map, int dtype, uint32_t rank, void* address, const uint64_t* dims, const uint64_t* strides,  \
      const uint32_t* box, const uint32_t* elementStrides, int interleave, int swizzle, int l2Promotion, int oobFill))
 
 struct DriverApi {

@@ -15,7 +15,8 @@ void CaptureBegin(CudaState& state, Ptr streamPtr) {
 Ptr CaptureEnd(CudaState& state, Ptr streamPtr) {
   const Stream stream = state.UseStream(streamPtr);
   if (!state.IsCapturing(stream)) {
-    throw NativeError("INVALID_POINTER", "cuda.captureEnd: stream " + std::to_string(streamPtr) + " is not being captured");
+    throw NativeError("INVALID_POINTER",
+                      "cuda.captureEnd: stream " + std::to_string(streamPtr) + " is not being captured");
   }
   CUgraph graph = nullptr;
   const CUresult result = Api().cuStreamEndCapture(stream.handle, &graph);

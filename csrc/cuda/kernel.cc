@@ -129,8 +129,8 @@ int32_t KernelOccupancy(CudaState& state, uint32_t handle, int32_t threads, uint
 }
 
 std::string DescribeLaunch(const Kernel& kernel, const CUlaunchConfig& config, uint32_t cluster) {
-  return kernel.name + " with grid (" + std::to_string(config.gridDimX) + ", " + std::to_string(config.gridDimY) + ", " +
-         std::to_string(config.gridDimZ) + "), " + std::to_string(config.blockDimX) + " threads, " +
+  return kernel.name + " with grid (" + std::to_string(config.gridDimX) + ", " + std::to_string(config.gridDimY) +
+         ", " + std::to_string(config.gridDimZ) + "), " + std::to_string(config.blockDimX) + " threads, " +
          std::to_string(config.sharedMemBytes) + " bytes of dynamic shared memory, cluster " + std::to_string(cluster);
 }
 
@@ -140,9 +140,9 @@ void Launch(CudaState& state, uint32_t handle, uint32_t gridX, uint32_t gridY, u
   Kernel& kernel = state.FindKernel(handle);
   const Stream& stream = state.UseStream(streamPtr);
   if (stream.device != kernel.device) {
-    throw NativeError("INVALID_POINTER", "cuda.launch: " + kernel.name + " is loaded on cuda:" +
-                                             std::to_string(kernel.device->ordinal) + ", the stream is of cuda:" +
-                                             std::to_string(stream.device->ordinal));
+    throw NativeError("INVALID_POINTER", "cuda.launch: " + kernel.name +
+                                             " is loaded on cuda:" + std::to_string(kernel.device->ordinal) +
+                                             ", the stream is of cuda:" + std::to_string(stream.device->ordinal));
   }
   CUlaunchAttribute attributes[2];
   unsigned int count = 0;
@@ -179,8 +179,9 @@ JsValue TensorMapEncodeTiled(CudaState& state, JsValue argsValue) {
   const napi_value args = argsValue.value;
   const auto integer = [&](const char* name) { return FromJs<int32_t>(env, Property(env, args, name)); };
   if (Api().cuTensorMapEncodeTiled == nullptr) {
-    throw NativeError("UNSUPPORTED", "cuda.tensorMapEncodeTiled: the driver has no cuTensorMapEncodeTiled; TMA needs a "
-                                     "driver for CUDA 12.0 or newer");
+    throw NativeError("UNSUPPORTED",
+                      "cuda.tensorMapEncodeTiled: the driver has no cuTensorMapEncodeTiled; TMA needs a "
+                      "driver for CUDA 12.0 or newer");
   }
   const auto rank = static_cast<uint32_t>(integer("rank"));
   if (rank < 1 || rank > kMaxTensorMapRank) {

@@ -110,7 +110,8 @@ void Write(CudaState& state, int32_t ordinal, Ptr dst, Bytes src, Ptr streamPtr)
   state.RefuseCapture(stream, "cuda.write: a copy from JS memory",
                       "a replay would read reused staging memory; copy before the capture, or from pinned memory");
   for (size_t at = 0; at < src.size; at += StagingRing::kMaxPiece) {
-    device.writes.Write(ordinal, dst + at, src.data + at, std::min(StagingRing::kMaxPiece, src.size - at), stream.handle);
+    device.writes.Write(ordinal, dst + at, src.data + at, std::min(StagingRing::kMaxPiece, src.size - at),
+                        stream.handle);
   }
 }
 
@@ -185,10 +186,17 @@ void Memset(CudaState& state, Ptr dst, uint64_t value, int32_t elementBytes, uin
   const auto bits = static_cast<uint32_t>(value);
   if (count == 0) return;
   switch (elementBytes) {
-    case 1: FLASHINFER_CU(ordinal, cuMemsetD8Async, dst, static_cast<uint8_t>(bits), count, stream.handle); return;
-    case 2: FLASHINFER_CU(ordinal, cuMemsetD16Async, dst, static_cast<uint16_t>(bits), count, stream.handle); return;
-    case 4: FLASHINFER_CU(ordinal, cuMemsetD32Async, dst, bits, count, stream.handle); return;
-    default: throw NativeError("INTERNAL", "cuda.memset: elementBytes " + std::to_string(elementBytes));
+    case 1:
+      FLASHINFER_CU(ordinal, cuMemsetD8Async, dst, static_cast<uint8_t>(bits), count, stream.handle);
+      return;
+    case 2:
+      FLASHINFER_CU(ordinal, cuMemsetD16Async, dst, static_cast<uint16_t>(bits), count, stream.handle);
+      return;
+    case 4:
+      FLASHINFER_CU(ordinal, cuMemsetD32Async, dst, bits, count, stream.handle);
+      return;
+    default:
+      throw NativeError("INTERNAL", "cuda.memset: elementBytes " + std::to_string(elementBytes));
   }
 }
 

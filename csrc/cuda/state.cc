@@ -94,9 +94,8 @@ void CudaState::ReportToGc(int64_t change) const {
 }
 
 void CudaState::ThrowUnknown(const char* kind, Ptr handle) {
-  throw NativeError("INVALID_POINTER", std::string(kind) + " " + std::to_string(handle) +
-                                           " is not a live " + kind + " of this thread; it was destroyed before, or " +
-                                           "made in another thread");
+  throw NativeError("INVALID_POINTER", std::string(kind) + " " + std::to_string(handle) + " is not a live " + kind +
+                                           " of this thread; it was destroyed before, or " + "made in another thread");
 }
 
 CudaState::~CudaState() {

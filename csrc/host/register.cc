@@ -48,8 +48,9 @@ Ptr Alloc(HostState& state, uint64_t bytes) {
 void Free(HostState& state, Ptr ptr) {
   const auto block = state.blocks.find(ptr);
   if (block == state.blocks.end()) {
-    throw NativeError("INVALID_POINTER", "host.free: " + std::to_string(ptr) +
-                                             " is not a block of this thread; it was freed before, or allocated elsewhere");
+    throw NativeError("INVALID_POINTER",
+                      "host.free: " + std::to_string(ptr) +
+                          " is not a block of this thread; it was freed before, or allocated elsewhere");
   }
   const size_t bytes = block->second;
   state.blocks.erase(block);
@@ -86,7 +87,8 @@ double TryLockFile(HostState& state, std::string path) {
 
 void UnlockFile(HostState& state, uint64_t handle) {
   if (state.locks.erase(static_cast<intptr_t>(handle)) == 0) {
-    throw NativeError("INVALID_POINTER", "host.unlockFile: " + std::to_string(handle) + " is not a lock of this thread");
+    throw NativeError("INVALID_POINTER",
+                      "host.unlockFile: " + std::to_string(handle) + " is not a lock of this thread");
   }
   platform::UnlockFile(static_cast<intptr_t>(handle));
 }

@@ -51,11 +51,11 @@ Library::Library(const std::vector<std::string>& paths) {
     error = "no NVRTC library; install the CUDA toolkit's NVRTC, or say where it is (CUDA_HOME)";
     return;
   }
-#define X(name, result, params)                                           \
-  name = reinterpret_cast<result(*) params>(library.Symbol(#name));       \
-  if (name == nullptr) {                                                  \
+#define X(name, result, params)                                                \
+  name = reinterpret_cast<result(*) params>(library.Symbol(#name));            \
+  if (name == nullptr) {                                                       \
     error = "the NVRTC library lacks " #name "; CUDA 11.8 or newer is needed"; \
-    return;                                                               \
+    return;                                                                    \
   }
   FLASHINFER_NVRTC_FUNCTIONS(X)
 #undef X
@@ -105,8 +105,9 @@ Compiled Library::Compile(const std::string& source, const std::string& name,
   if (size != 0) check(nvrtcGetProgramLog(program.handle, out.log.data()), "nvrtcGetProgramLog");
   while (!out.log.empty() && out.log.back() == '\0') out.log.pop_back();
   if (result != kSuccess) {
-    throw NativeError("COMPILE", name + " does not compile (" + nvrtcGetErrorString(result) + "): " + FirstError(out.log),
-                      result, out.log);
+    throw NativeError("COMPILE",
+                      name + " does not compile (" + nvrtcGetErrorString(result) + "): " + FirstError(out.log), result,
+                      out.log);
   }
   check(nvrtcGetCUBINSize(program.handle, &size), "nvrtcGetCUBINSize");
   if (size == 0) {

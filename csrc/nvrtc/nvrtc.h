@@ -10,19 +10,19 @@ namespace flashinfer::nvrtc {
 
 using nvrtcProgram = struct _nvrtcProgram*;
 
-#define FLASHINFER_NVRTC_FUNCTIONS(X)                                                                            \
-  X(nvrtcGetErrorString, const char*, (int result))                                                              \
-  X(nvrtcVersion, int, (int* major, int* minor))                                                                 \
-  X(nvrtcGetNumSupportedArchs, int, (int* count))                                                                \
-  X(nvrtcGetSupportedArchs, int, (int* archs))                                                                   \
-  X(nvrtcCreateProgram, int,                                                                                     \
-    (nvrtcProgram * program, const char* source, const char* name, int numHeaders, const char* const* headers,   \
-     const char* const* includeNames))                                                                           \
-  X(nvrtcDestroyProgram, int, (nvrtcProgram * program))                                                          \
-  X(nvrtcCompileProgram, int, (nvrtcProgram program, int numOptions, const char* const* options))                \
-  X(nvrtcGetProgramLogSize, int, (nvrtcProgram program, size_t* size))                                           \
-  X(nvrtcGetProgramLog, int, (nvrtcProgram program, char* log))                                                  \
-  X(nvrtcGetCUBINSize, int, (nvrtcProgram program, size_t* size))                                                \
+#define FLASHINFER_NVRTC_FUNCTIONS(X)                                                                          \
+  X(nvrtcGetErrorString, const char*, (int result))                                                            \
+  X(nvrtcVersion, int, (int* major, int* minor))                                                               \
+  X(nvrtcGetNumSupportedArchs, int, (int* count))                                                              \
+  X(nvrtcGetSupportedArchs, int, (int* archs))                                                                 \
+  X(nvrtcCreateProgram, int,                                                                                   \
+    (nvrtcProgram * program, const char* source, const char* name, int numHeaders, const char* const* headers, \
+     const char* const* includeNames))                                                                         \
+  X(nvrtcDestroyProgram, int, (nvrtcProgram * program))                                                        \
+  X(nvrtcCompileProgram, int, (nvrtcProgram program, int numOptions, const char* const* options))              \
+  X(nvrtcGetProgramLogSize, int, (nvrtcProgram program, size_t* size))                                         \
+  X(nvrtcGetProgramLog, int, (nvrtcProgram program, char* log))                                                \
+  X(nvrtcGetCUBINSize, int, (nvrtcProgram program, size_t* size))                                              \
   X(nvrtcGetCUBIN, int, (nvrtcProgram program, char* cubin))
 
 struct Compiled {

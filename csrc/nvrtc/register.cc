@@ -64,7 +64,10 @@ class CompileTask : public AsyncTask {
  public:
   CompileTask(std::shared_ptr<const Library> library, std::string source, std::string name,
               std::vector<std::string> options)
-      : library_(std::move(library)), source_(std::move(source)), name_(std::move(name)), options_(std::move(options)) {}
+      : library_(std::move(library)),
+        source_(std::move(source)),
+        name_(std::move(name)),
+        options_(std::move(options)) {}
   void Execute() override { compiled_ = library_->Compile(source_, name_, options_); }
   napi_value Finish(napi_env env) override { return CompiledToJs(env, compiled_); }
 

@@ -14,9 +14,7 @@
 
 namespace flashinfer::platform {
 
-static LockResult Failed(int code) {
-  return {LockOutcome::kFailed, -1, code, std::system_category().message(code)};
-}
+static LockResult Failed(int code) { return {LockOutcome::kFailed, -1, code, std::system_category().message(code)}; }
 
 #ifdef _WIN32
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the addon (csrc/) exports. Types only: csrc/addon.cc registers exactly these names.
 // Addresses and driver handles are JS numbers (user-space addresses are below 2^53); 0 means none.
-// The addon trusts its callers: every argument was checked in TypeScript. It checks only what memory safety needs.
+// The addon trusts its callers: every argument was checked in TypeScript. It checks only what memory safety needs: a
+// handle or block that this thread does not own (any more) throws code 'INVALID_POINTER'. nativeError.ts maps the codes.
 
 /** An address in host or device memory, or an opaque driver handle. */
 export type Ptr = number;
@@ -25,7 +26,7 @@ export interface NativeHost {
   fill(dst: Ptr, byte: number, bytes: number): void;
   /**
    * Takes an exclusive lock that the system drops when the process dies (flock, LockFileEx); creates the file.
-   * Returns a handle, or -1 when another holder (also in this process) has it.
+   * Returns a handle, or -1 when another holder (also in this process) has it. Throws code 'IO'.
    */
   tryLockFile(path: string): number;
   unlockFile(handle: number): void;
@@ -102,7 +103,11 @@ export interface CpuAttentionArgs {
   lseFactor: number;
 }
 
-/** Errors are thrown as Error with `code: 'CUDA'` and `driverCode: number` (CUresult), or 'CUDA_UNAVAILABLE' / 'OOM'. */
+/**
+ * Errors are thrown as Error with `code: 'CUDA'` or 'OOM' and `driverCode: number` (CUresult), 'CUDA_UNAVAILABLE', or
+ * 'UNSUPPORTED' (the driver is too old; a copy to or from JS memory on a stream that is being captured).
+ * Handles belong to the thread (main or worker) that made them; all are released when it ends. Stream 0 is none.
+ */
 export interface NativeCuda {
   /** Opens the driver once. Never throws: says what was found, or where it was looked for. */
   probe(): { ok: boolean; library?: string; driverVersion?: number; deviceCount?: number; error?: string; searched: string[] };
@@ -110,7 +115,11 @@ export interface NativeCuda {
   /** Retains the device's primary context, makes its memory pool and this environment's default stream. */
   initDevice(device: number): { defaultStream: Ptr };
   memInfo(device: number): { free: number; total: number; poolUsed: number; poolReserved: number };
-  /** cuMemAllocAsync / cuMemFreeAsync on the device's pool, in stream order. */
+  /**
+   * cuMemAllocAsync / cuMemFreeAsync on the device's pool, in stream order. On a stream that is being captured, memory
+   * belongs to the graph; a block from outside that is freed there is freed when the capture ends. A stream that was
+   * destroyed since counts as the default stream.
+   */
   memAlloc(device: number, bytes: number, stream: Ptr): Ptr;
   memFree(device: number, ptr: Ptr, stream: Ptr): void;
   /** Pinned host memory. */
@@ -200,7 +209,7 @@ export interface DeviceProperties {
 export interface NativeNvrtc {
   /** Opens libnvrtc once (per path). `paths`: candidates tried before the system's search path. */
   probe(paths: string[]): { ok: boolean; library?: string; version?: string; error?: string; searched: string[]; archs?: number[] };
-  /** Compiles in this thread. Throws Error with code 'COMPILE' and `log` on failure. */
+  /** Compiles in this thread with the last library found. Throws code 'COMPILE' with `log`, or 'COMPILER_NOT_FOUND'. */
   compileSync(source: string, name: string, options: string[]): { cubin: Uint8Array; log: string };
   /** The same on a worker thread. */
   compile(source: string, name: string, options: string[]): Promise<{ cubin: Uint8Array; log: string }>;

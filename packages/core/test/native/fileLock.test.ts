@@ -17,7 +17,9 @@ async function holder(path: string): Promise<ChildProcess> {
     const { host } = require(${JSON.stringify(addonCandidates(packageRoot())[0])});
     console.log(host.tryLockFile(${JSON.stringify(path)}) >= 0 ? 'locked' : 'refused');
     setInterval(() => {}, 1000);`;
-  const child = spawn(process.execPath, ['-e', source], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn(process.execPath, ['-e', source], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
   const [line] = await once(child.stdout as NonNullable<typeof child.stdout>, 'data');
   expect(String(line).trim()).toBe('locked');
   return child;
@@ -56,7 +58,10 @@ describe('file lock', () => {
       host.tryLockFile(path);
       expect.unreachable();
     } catch (error) {
-      expect(error).toMatchObject({ code: 'IO', message: expect.stringContaining(path) });
+      expect(error).toMatchObject({
+        code: 'IO',
+        message: expect.stringContaining(path),
+      });
       const mapped = toFlashInferError(error, 'getKernel');
       expect(mapped.code).toBe('ERR_FLASHINFER_CACHE_UNWRITABLE');
       expect(mapped.message).toMatch(/No such file/);
