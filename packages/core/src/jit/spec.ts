@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a kernel is, said once: the translation unit, the parameter struct and the argument packer all come from this.
+import { FlashInferError } from '../errors.ts';
 
 /**
  * Type of one kernel parameter. `ptr` is a device address (a number or bigint), `tensormap` a 128-byte TMA
@@ -32,4 +33,33 @@ export interface KernelSpec {
   readonly exactArch?: string;
   /** C++ placed between the include and the struct: a custom attention variant. */
   readonly prelude?: string;
+}
+
+const identifier = /^[A-Za-z_][A-Za-z0-9_]*$/;
+
+/** Specs are written by this library and by `defineAttentionVariant`; a malformed one must not reach a compiler. */
+export function checkSpec(spec: KernelSpec): void {
+  const { name, header, entry, params, threads, minBlocksPerSm, exactArch } = spec;
+  expect(/^[a-z][a-z0-9_]*$/.test(name) && name.length <= 128, `name '${name}'`, '[a-z][a-z0-9_]*, up to 128 long');
+  expect(/^[\w.-]+(\/[\w.-]+)*$/.test(header) && !header.includes('..'), `header '${header}'`, 'a path below include/');
+  expect(entry.trim().length > 0, `entry '${entry}'`, 'the device function to call');
+  expect(isIntegerIn(threads, 1, 1024), `threads ${threads}`, '1 to 1024');
+  expect(
+    minBlocksPerSm === undefined || isIntegerIn(minBlocksPerSm, 1, 32),
+    `minBlocksPerSm ${minBlocksPerSm}`,
+    '1 to 32',
+  );
+  expect(exactArch === undefined || /^sm_\d{2,3}[af]?$/.test(exactArch), `exactArch '${exactArch}'`, "e.g. 'sm_90a'");
+  const names = new Set(params.map((field) => field.name));
+  expect(names.size === params.length, `params [${params.map((field) => field.name)}]`, 'distinct names');
+  for (const field of names) expect(identifier.test(field), `param '${field}'`, 'a C++ identifier');
+
+  function expect(ok: boolean, given: string, expected: string): void {
+    if (ok) return;
+    throw new FlashInferError('ERR_FLASHINFER_INTERNAL', `kernel spec '${name}': ${given}; expected ${expected}`);
+  }
+}
+
+function isIntegerIn(value: number, min: number, max: number): boolean {
+  return Number.isInteger(value) && value >= min && value <= max;
 }

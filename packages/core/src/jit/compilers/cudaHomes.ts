@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where CUDA toolkits are installed.
+import { readdirSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+
+export const cudaHomes = {
+  /** CUDA_HOME, CUDA_PATH and CUDA_ROOT, in this order. */
+  fromEnvironment(): string[] {
+    return [process.env.CUDA_HOME, process.env.CUDA_PATH, process.env.CUDA_ROOT].filter(
+      (home): home is string => home !== undefined && home !== '',
+    );
+  },
+
+  /** The installers' default places, newest first. */
+  usual(): string[] {
+    if (process.platform !== 'win32') return ['/usr/local/cuda', '/opt/cuda'];
+    const base = join(process.env.ProgramFiles ?? 'C:\\Program Files', 'NVIDIA GPU Computing Toolkit', 'CUDA');
+    return listFolder(base)
+      .sort((a, b) => b.localeCompare(a, 'en', { numeric: true }))
+      .map((version) => join(base, version));
+  },
+};
+
+export function isFile(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isFile() ?? false;
+}
+
+export function listFolder(path: string): string[] {
+  try {
+    return readdirSync(path);
+  } catch {
+    return [];
+  }
+}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+// A cache, headers and kernels of a test's own.
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { afterAll } from 'vitest';
+import type { Target } from '../../src/jit/arch.ts';
+import { KernelCache } from '../../src/jit/cache.ts';
+import type { Compiler } from '../../src/jit/compilers/compiler.ts';
+import { findNvcc, nvccCompiler } from '../../src/jit/compilers/nvcc.ts';
+import { jitConfig } from '../../src/jit/config.ts';
+import type { JitEnvironment } from '../../src/jit/resolve.ts';
+import type { KernelSpec } from '../../src/jit/spec.ts';
+
+export function temporaryFolder(): string {
+  const folder = mkdtempSync(join(tmpdir(), 'flashinfer-jit-'));
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+/** `out[i] = factor * i` in a header that includes another one. */
+export function writeScaleHeaders(includeRoot: string): void {
+  writeHeader(includeRoot, 'flashinfer/test/scale.cuh', [
+    '#pragma once',
+    '#include "multiply.cuh"',
+    'namespace test {',
+    'template <int kFactor, class Params>',
+    '__device__ void scale(const Params& params) {',
+    '  const unsigned int i = blockIdx.x * blockDim.x + threadIdx.x;',
+    '  if (i < params.count) static_cast<float*>(params.out)[i] = multiply(params.factor * kFactor, i);',
+    '}',
+    '}  // namespace test',
+  ]);
+  writeHeader(includeRoot, 'flashinfer/test/multiply.cuh', [
+    '#pragma once',
+    'namespace test {',
+    'constexpr float multiply(float a, float b) { return a * b; }',
+    '}  // namespace test',
+  ]);
+}
+
+export function writeHeader(includeRoot: string, name: string, lines: readonly string[]): void {
+  const path = join(includeRoot, name);
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(path, `${lines.join('\n')}\n`);
+}
+
+export function scaleSpec(factor: number, changes: Partial<KernelSpec> = {}): KernelSpec {
+  return {
+    name: `scale_by_${factor}`,
+    header: 'flashinfer/test/scale.cuh',
+    entry: `test::scale<${factor}>`,
+    params: [
+      { name: 'out', type: 'ptr' },
+      { name: 'count', type: 'u32' },
+      { name: 'factor', type: 'f32' },
+    ],
+    threads: 128,
+    ...changes,
+  };
+}
+
+/** nvcc of this machine, or undefined after saying why tests that compile are left out. */
+export function requireNvcc(): Compiler | undefined {
+  const { path, release, error, searched } = findNvcc();
+  if (path !== undefined && release !== undefined) return nvccCompiler(path, release);
+  console.warn(`tests that compile are skipped: no nvcc (${error ?? searched.join(', ')})`);
+  return undefined;
+}
+
+/** The same compiler, counting its compilations. */
+export function countingCompiler(compiler: Compiler): Compiler & { compilations: number } {
+  const counting = {
+    ...compiler,
+    compilations: 0,
+    compile: (unit: Parameters<Compiler['compile']>[0]) => {
+      counting.compilations++;
+      return compiler.compile(unit);
+    },
+  };
+  return counting;
+}
+
+export interface TestJit extends JitEnvironment {
+  readonly includeRoot: string;
+}
+
+export function testJit(
+  compiler: Compiler | undefined,
+  changes: Partial<JitEnvironment> & { cacheRoot?: string } = {},
+): TestJit {
+  const folder = temporaryFolder();
+  const includeRoot = join(folder, 'include');
+  writeScaleHeaders(includeRoot);
+  const cacheRoot = changes.cacheRoot ?? join(folder, 'cache');
+  const config = { ...jitConfig(), cacheRoot, includeRoots: [includeRoot], disableJit: false };
+  return {
+    config,
+    cache: new KernelCache(cacheRoot),
+    sources: [],
+    findCompiler: (_target: Target) => compiler,
+    ...changes,
+    includeRoot,
+  };
+}
