@@ -6,6 +6,10 @@ set(FLASHINFER_AVX512_FLAGS "${FLASHINFER_AVX2_FLAGS} -mavx512f -mavx512bw -mavx
 
 file(GLOB_RECURSE FLASHINFER_CPU_KERNELS CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/cpu/*_kernels_*.cc)
 if(NOT MSVC)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    # GCC before 13 warns of the undefined values inside its own AVX-512 intrinsics.
+    string(APPEND FLASHINFER_AVX512_FLAGS " -Wno-uninitialized -Wno-maybe-uninitialized")
+  endif()
   foreach(source ${FLASHINFER_CPU_KERNELS})
     set(flags "-O3 -ffp-contract=off")
     if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")

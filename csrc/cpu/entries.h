@@ -16,9 +16,10 @@ struct CpuState {
   napi_env env;
 };
 
+void RegisterAttention(FunctionTable& table);
 void RegisterBandwidth(FunctionTable& table);
-void RegisterInfo(FunctionTable& table);
 void RegisterElementwise(FunctionTable& table);
+void RegisterInfo(FunctionTable& table);
 void RegisterPackBits(FunctionTable& table);
 
 }  // namespace flashinfer::cpu

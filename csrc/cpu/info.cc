@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Threads and instruction sets of the cpu device: `info`, `setNumThreads`, `setIsa` of NativeCpu.
-#include "cpu/isa/isa.h"
 #include "cpu/entries.h"
+#include "cpu/isa/isa.h"
 
 namespace flashinfer::cpu {
 namespace {

@@ -8,9 +8,10 @@ namespace flashinfer {
 
 Napi::Object RegisterCpu(Napi::Env env) {
   FunctionTable table(env, NewEnvState<cpu::CpuState>(env));
+  cpu::RegisterAttention(table);
   cpu::RegisterBandwidth(table);
-  cpu::RegisterInfo(table);
   cpu::RegisterElementwise(table);
+  cpu::RegisterInfo(table);
   cpu::RegisterPackBits(table);
   return Napi::Object(env, table.value());
 }

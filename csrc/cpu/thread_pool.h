@@ -34,7 +34,8 @@ class ThreadPool {
   template <class Body>
   void ParallelFor(int64_t count, Body&& body) {
     using Target = std::remove_reference_t<Body>;
-    Run(count, [](void* target, int64_t index) { (*static_cast<Target*>(target))(index); },
+    Run(
+        count, [](void* target, int64_t index) { (*static_cast<Target*>(target))(index); },
         const_cast<void*>(static_cast<const void*>(&body)));
   }
 

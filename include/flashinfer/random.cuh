@@ -91,16 +91,23 @@ FLASHINFER_HOST_DEVICE float uniform_from_bits(uint32_t bits) {
 
 namespace detail {
 
+/** One rounding, in two exact halves: not every processor converts unsigned integers in vectors. `plus`: at most 1. */
+FLASHINFER_HOST_DEVICE float float_from_word(uint32_t word, uint32_t plus) {
+  const float high = mul_rn(static_cast<float>(static_cast<int32_t>(word >> 16)), 65536.0f);
+  return add_rn(high, static_cast<float>(static_cast<int32_t>((word & 0xffffu) + plus)));
+}
+
 /**
- * -2 ln((bits + 1) / 2^32), from 0 to 44.4. Small arguments, which make the tails of the normals, keep all 32 bits.
+ * -2 ln(u), u = (bits + 1) / 2^32, from 0 to 44.4: accurate at both ends. Small u, which make the tails of the normals,
+ * keep all 32 bits; near 1, what counts is 1 - u, which is taken from the integer.
  * log1p's polynomial: own minimax fit on [sqrt(1/2) - 1, sqrt(2) - 1], relative error 6e-9.
  */
 FLASHINFER_HOST_DEVICE float minus_two_log(uint32_t bits) {
-  const float high = mul_rn(static_cast<float>(static_cast<int32_t>(bits >> 16)), 65536.0f);
-  const float t = add_rn(high, static_cast<float>(static_cast<int32_t>((bits & 0xffffu) + 1)));  // one rounding
-  const uint32_t t_bits = float_as_bits(t);
+  const uint32_t t_bits = float_as_bits(float_from_word(bits, 1));
   const uint32_t exponent = (t_bits - 0x3f3504f3u) >> 23;  // leaves a mantissa in [sqrt(1/2), sqrt(2))
-  const float f = add_rn(bits_as_float(t_bits - (exponent << 23)), -1.0f);
+  const float below_one = mul_rn(float_from_word(~bits, 0), -2.3283064365386963e-10f);  // u - 1
+  const float mantissa = add_rn(bits_as_float(t_bits - (exponent << 23)), -1.0f);
+  const float f = exponent == 32 ? below_one : mantissa;
   const float e = static_cast<float>(static_cast<int32_t>(exponent) - 32);
   float p = -7.859606295824051e-2f;
   p = add_rn(mul_rn(p, f), 1.2881644070148468e-1f);

@@ -25,10 +25,8 @@ struct Layout {
 
 Layout MakeLayout(const StridedCopyArgs& args) {
   Layout layout;
-  for (; layout.rank < args.rank; layout.rank++) {
-    const int d = layout.rank;
-    layout.dims[d] = {args.shape[d], args.src_strides[d], args.dst_strides[d]};
-  }
+  layout.rank = args.rank;
+  for (int d = 0; d < args.rank; d++) layout.dims[d] = {args.shape[d], args.src_strides[d], args.dst_strides[d]};
   if (layout.rank == 0) layout.dims[layout.rank++] = {1, 1, 1};
   return layout;
 }
@@ -98,12 +96,11 @@ void CopyRows(const T* src, T* dst, const Layout& layout) {
   });
 }
 
-/** Where another dimension than dst's is src's fastest: square tiles, so that both sides use whole cache lines. */
+/** Where the dimension before the last is src's fastest: square tiles, so that both sides use whole cache lines. */
 template <class T>
-void CopyTransposed(const T* src, T* dst, Layout layout, int src_fastest) {
-  const Dim across = layout.dims[src_fastest];
+void CopyTransposed(const T* src, T* dst, Layout layout) {
+  const Dim across = layout.dims[layout.rank - 2];
   const Dim along = layout.dims[layout.rank - 1];
-  for (int d = src_fastest; d + 1 < layout.rank; d++) layout.dims[d] = layout.dims[d + 1];
   const int64_t across_tiles = (across.size + kTile - 1) / kTile;
   const int64_t along_tiles = (along.size + kTile - 1) / kTile;
   const int outer_rank = layout.rank;
@@ -126,19 +123,20 @@ void CopyTransposed(const T* src, T* dst, Layout layout, int src_fastest) {
   });
 }
 
+bool IsTransposed(const Layout& layout) {
+  if (layout.rank < 2) return false;
+  const Dim& across = layout.dims[layout.rank - 2];
+  const Dim& along = layout.dims[layout.rank - 1];
+  return across.src == 1 && along.src != 1 && along.src != 0 && across.size >= 4 && along.size >= 4;
+}
+
 template <class T>
 void CopyTyped(const StridedCopyArgs& args) {
   const T* src = static_cast<const T*>(args.src);
   T* dst = static_cast<T*>(args.dst);
   const Layout layout = MakeLayout(args);
-  int src_fastest = layout.rank - 1;
-  for (int d = 0; d < layout.rank; d++) {
-    if (layout.dims[d].src == 1) src_fastest = d;
-  }
-  const bool transposed = src_fastest != layout.rank - 1 && layout.dims[layout.rank - 1].src != 0 &&
-                          layout.dims[layout.rank - 1].size >= 4 && layout.dims[src_fastest].size >= 4;
-  if (transposed) {
-    CopyTransposed(src, dst, layout, src_fastest);
+  if (IsTransposed(layout)) {
+    CopyTransposed(src, dst, layout);
   } else {
     CopyRows(src, dst, layout);
   }

@@ -43,11 +43,16 @@ std::vector<Isa> Detect() {
 
 const char* IsaName(Isa isa) {
   switch (isa) {
-    case Isa::kNeon: return "neon";
-    case Isa::kAvx2: return "avx2";
-    case Isa::kAvx512: return "avx512";
-    case Isa::kAvx512Bf16: return "avx512bf16";
-    default: return "generic";
+    case Isa::kNeon:
+      return "neon";
+    case Isa::kAvx2:
+      return "avx2";
+    case Isa::kAvx512:
+      return "avx512";
+    case Isa::kAvx512Bf16:
+      return "avx512bf16";
+    default:
+      return "generic";
   }
 }
 

@@ -1,2 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 export * from './errors.ts';
+export * as cuda from './runtime/cuda.ts';
+export { type Device, defaultDevice, setDefaultDevice } from './runtime/device.ts';
+export { manualSeed } from './runtime/seed.ts';
+export { setNumThreads } from './runtime/threads.ts';
+export {
+  type ArangeOptions,
+  arange,
+  type BitsOptions,
+  type DataOptions,
+  empty,
+  fromBits,
+  full,
+  ones,
+  type RandomOptions,
+  rand,
+  randn,
+  type Shape,
+  type TensorOptions,
+  tensor,
+  zeros,
+} from './tensor/create.ts';
+export type { DType } from './tensor/dtype.ts';
+export type { HostArray, HostArrayOf, TensorData } from './tensor/hostData.ts';
+export { Tensor } from './tensor/tensor.ts';
+export { version } from './version.ts';

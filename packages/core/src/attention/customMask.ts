@@ -17,6 +17,7 @@ type ResolvedMask = Pick<AttentionRequest, 'maskMode' | 'customMask' | 'temporar
 
 /** Which mask a call uses; `customMask` replaces `causal`, so giving both is refused rather than guessed at. */
 export function resolveCustomMask(
+  functionName: string,
   check: Checker,
   options: SinglePrefillOptions,
   qoLen: number,
@@ -24,7 +25,7 @@ export function resolveCustomMask(
   device: Device,
 ): ResolvedMask {
   const { customMask, packedCustomMask } = options;
-  const causal = flag(check.functionName, 'causal', options.causal);
+  const causal = flag(functionName, 'causal', options.causal);
   if (customMask === undefined && packedCustomMask === undefined) {
     return { maskMode: causal ? 'causal' : 'none', customMask: undefined, temporaries: [] };
   }
@@ -32,7 +33,7 @@ export function resolveCustomMask(
     const given = [causal && 'causal', customMask && 'customMask', packedCustomMask && 'packedCustomMask'];
     throw new InvalidArgumentError(
       'ERR_FLASHINFER_INVALID_ARGUMENT',
-      `${check.functionName}: ${given.filter(Boolean).join(' and ')} are given; expected one mask; ` +
+      `${functionName}: ${given.filter(Boolean).join(' and ')} are given; expected one mask; ` +
         'leave out all but one (a custom mask can contain the causal one)',
     );
   }

@@ -153,7 +153,7 @@ function makeRequest(
     check.tensor('out', options.out, qDims, { dtypes: [q.dtype], device, lastDimContiguous: true });
     checkNoOverlap(functionName, options.out, { q, k, v });
   }
-  const mask = resolveCustomMask(check, options, qoLen, kvLen, device);
+  const mask = resolveCustomMask(functionName, check, options, qoLen, kvLen, device);
   const out = options.out ?? empty(q.shape, { dtype: q.dtype, device });
   const lse = options.returnLse === true ? empty(q.shape.slice(0, -1), { dtype: 'float32', device }) : undefined;
   const rows = (tensor: Tensor): number => (qDims.length === 3 ? tensor.strides[0]! : 0);

@@ -37,27 +37,16 @@ export function toFlashInferError(error: unknown, context: string): FlashInferEr
   if (cudaCode) return new CudaError(cudaCode, message, { cause: error, driverCode });
   switch (code) {
     case 'COMPILE':
-      return new CompileError('ERR_FLASHINFER_COMPILE_FAILED', message, {
-        cause: error,
-        log,
-      });
+      return new CompileError('ERR_FLASHINFER_COMPILE_FAILED', message, { cause: error, log });
     case 'COMPILER_NOT_FOUND':
-      return new CompileError('ERR_FLASHINFER_COMPILER_NOT_FOUND', message, {
-        cause: error,
-      });
+      return new CompileError('ERR_FLASHINFER_COMPILER_NOT_FOUND', message, { cause: error });
     case 'IO':
-      return new CacheError('ERR_FLASHINFER_CACHE_UNWRITABLE', message, {
-        cause: error,
-      });
+      return new CacheError('ERR_FLASHINFER_CACHE_UNWRITABLE', message, { cause: error });
     case 'UNSUPPORTED':
-      return new UnsupportedError('ERR_FLASHINFER_UNSUPPORTED', message, {
-        cause: error,
-      });
+      return new UnsupportedError('ERR_FLASHINFER_UNSUPPORTED', message, { cause: error });
     case 'INVALID_POINTER':
       return new InvalidArgumentError('ERR_FLASHINFER_INVALID_ARGUMENT', message, { cause: error });
     default:
-      return new FlashInferError('ERR_FLASHINFER_INTERNAL', message, {
-        cause: error,
-      });
+      return new FlashInferError('ERR_FLASHINFER_INTERNAL', message, { cause: error });
   }
 }

@@ -76,7 +76,7 @@ function expectCast(bytes: Uint8Array, src: DType, dst: DType): void {
     if (!Object.is(got, wanted)) {
       expect.fail(`${src} ${String(given)} to ${dst}: got ${String(got)}, expected ${String(wanted)}`);
     }
-    if (dst === 'bool') expect(result[i]).toBe(Number(wanted));
+    if (dst === 'bool' && src !== 'bool') expect(result[i]).toBe(Number(wanted));
   }
 }
 
@@ -135,7 +135,13 @@ describe('castContiguous', () => {
       // A tie of a type with few significant bits, and what a second rounding would get wrong beside it.
       const significant = BigInt(randomBytes(4).readUInt32LE() >>> randomInt(0, 31));
       const shifted = significant << BigInt(randomInt(0, bits));
-      values.push(shifted, shifted + 1n, shifted - 1n, -shifted, randomBytes(8).readBigInt64LE() >> BigInt(randomInt(0, 64)));
+      values.push(
+        shifted,
+        shifted + 1n,
+        shifted - 1n,
+        -shifted,
+        randomBytes(8).readBigInt64LE() >> BigInt(randomInt(0, 64)),
+      );
     }
     const bytes = new Uint8Array(values.length * dtypes[src].bytes);
     const view = new DataView(bytes.buffer);
@@ -231,8 +237,12 @@ describe('copyStrided', () => {
       const source = randomView(sourceBase.view(...shape));
       // The target lies inside a larger tensor with its dimensions exchanged; what surrounds it must not change.
       const padded = [...source.shape].map((n) => n + randomInt(0, 3));
-      const swap: [number, number] = [randomInt(0, Math.max(padded.length, 1)), randomInt(0, Math.max(padded.length, 1))];
-      if (padded.length > 0) [padded[swap[0]], padded[swap[1]]] = [padded[swap[1]] as number, padded[swap[0]] as number];
+      const swap: [number, number] = [
+        randomInt(0, Math.max(padded.length, 1)),
+        randomInt(0, Math.max(padded.length, 1)),
+      ];
+      if (padded.length > 0)
+        [padded[swap[0]], padded[swap[1]]] = [padded[swap[1]] as number, padded[swap[0]] as number];
       using targetBase = poisoned(padded, dtype);
       let target: Tensor = padded.length > 0 ? targetBase.transpose(...swap) : targetBase;
       source.shape.forEach((n, d) => {
@@ -252,7 +262,15 @@ describe('copyStrided', () => {
     ] as const) {
       using source = holding(new Uint8Array(randomBytes(3 * rows * columns * dtypes[dtype].bytes)), dtype);
       using flat = poisoned([columns, rows], dtype);
-      expectCopy(source.slice(0, 0, rows * columns).view(rows, columns).transpose(0, 1), source, flat, flat);
+      expectCopy(
+        source
+          .slice(0, 0, rows * columns)
+          .view(rows, columns)
+          .transpose(0, 1),
+        source,
+        flat,
+        flat,
+      );
       using batched = poisoned([columns, 3, rows], dtype);
       expectCopy(source.view(3, rows, columns).transpose(0, 2).transpose(1, 2), source, batched, batched);
     }
@@ -287,7 +305,14 @@ describe('fillValue and fillArange', () => {
   it.each(allDTypes)('fill %s with values rounded once from float64', (dtype) => {
     // Just above a tie of float16 and bfloat16 by less than float32 resolves: rounding through float32 would lose it.
     const values = [0, -0, 1, -1, 3.7, -3.7, 1 + 2 ** -11 + 2 ** -40, 1 + 2 ** -8 + 2 ** -40, 1e6, -1e30, Number.NaN];
-    for (const value of [...values, 300, 2 ** 31, 2 ** 40 + 0.5, Number.POSITIVE_INFINITY, (Math.random() - 0.5) * 1e4]) {
+    for (const value of [
+      ...values,
+      300,
+      2 ** 31,
+      2 ** 40 + 0.5,
+      Number.POSITIVE_INFINITY,
+      (Math.random() - 0.5) * 1e4,
+    ]) {
       const count = randomInt(1, 70);
       const offset = randomInt(0, 5);
       using base = poisoned([count + offset + 2], dtype);
@@ -362,7 +387,9 @@ describe('fillUniform and fillNormal', () => {
   it('draws from Philox4x32-10: the published test vectors of Random123', () => {
     const ones = 0xffffffff;
     expect(philox4x32([0, 0, 0, 0], [0, 0])).toEqual([0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]);
-    expect(philox4x32([ones, ones, ones, ones], [ones, ones])).toEqual([0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd]);
+    expect(philox4x32([ones, ones, ones, ones], [ones, ones])).toEqual([
+      0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd,
+    ]);
     expect(philox4x32([0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344], [0xa4093822, 0x299f31d0])).toEqual([
       0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1,
     ]);
@@ -394,10 +421,12 @@ describe('fillUniform and fillNormal', () => {
     fillNormal(target, seed);
     const bytes = read(target);
     for (let group = 0; group < 1000; group++) {
-      normalGroup(seed, group).forEach((z, lane) => {
+      const group4 = normalGroup(seed, group);
+      group4.forEach((z, lane) => {
         const got = readValue(bytes, dtype, 4 * group + lane) as number;
-        // 3e-7: measured 1.6e-7 over 40 million; then the rounding of the dtype, whose neighbour is allowed near a tie.
-        const slack = 3e-7 * Math.max(1, Math.abs(z));
+        // The largest error in float32 over 40 million pairs was 2.6e-7 of the pair's radius. A value so close to a tie
+        // may round to the other side in a narrower dtype.
+        const slack = 4e-7 * Math.hypot(z, group4[lane ^ 1] as number);
         const format = floatFormats[dtype];
         expect(got).toBeGreaterThanOrEqual(roundFloat(z - slack, format));
         expect(got).toBeLessThanOrEqual(roundFloat(z + slack, format));
@@ -436,7 +465,10 @@ describe('fillUniform and fillNormal', () => {
     fillUniform(target, seed);
     const uniform = new Float32Array(read(target).buffer);
     expect(uniform.every((x) => x >= 0 && x < 1)).toBe(true);
-    expect(kolmogorovSmirnov(uniform, (x) => x), `seed ${seed}`).toBeLessThan(2.5);
+    expect(
+      kolmogorovSmirnov(uniform, (x) => x),
+      `seed ${seed}`,
+    ).toBeLessThan(2.5);
     fillNormal(target, seed);
     const normal = new Float32Array(read(target).buffer);
     expect(kolmogorovSmirnov(normal, normalCdf), `seed ${seed}`).toBeLessThan(2.5);
@@ -445,14 +477,45 @@ describe('fillUniform and fillNormal', () => {
     const within = (what: string, value: number, mean: number, deviation: number) =>
       expect(Math.abs(value - mean) / (deviation / Math.sqrt(count)), `${what}, seed ${seed}`).toBeLessThan(5.5);
     const average = (f: (z: number, i: number) => number) => normal.reduce((sum, z, i) => sum + f(z, i), 0) / count;
-    within('mean', average((z) => z), 0, 1);
-    within('variance', average((z) => z * z), 1, Math.sqrt(2));
-    within('skewness', average((z) => z ** 3), 0, Math.sqrt(15));
-    within('kurtosis', average((z) => z ** 4), 3, Math.sqrt(96));
-    for (const lag of [1, 2, 3, 4]) within(`lag ${lag}`, average((z, i) => z * (normal[i + lag] ?? 0)), 0, 1);
+    within(
+      'mean',
+      average((z) => z),
+      0,
+      1,
+    );
+    within(
+      'variance',
+      average((z) => z * z),
+      1,
+      Math.sqrt(2),
+    );
+    within(
+      'skewness',
+      average((z) => z ** 3),
+      0,
+      Math.sqrt(15),
+    );
+    within(
+      'kurtosis',
+      average((z) => z ** 4),
+      3,
+      Math.sqrt(96),
+    );
+    for (const lag of [1, 2, 3, 4])
+      within(
+        `lag ${lag}`,
+        average((z, i) => z * (normal[i + lag] ?? 0)),
+        0,
+        1,
+      );
     for (const bound of [2, 3, 4]) {
       const p = 2 * normalCdf(-bound);
-      within(`tail beyond ${bound}`, average((z) => (Math.abs(z) > bound ? 1 : 0)), p, Math.sqrt(p * (1 - p)));
+      within(
+        `tail beyond ${bound}`,
+        average((z) => (Math.abs(z) > bound ? 1 : 0)),
+        p,
+        Math.sqrt(p * (1 - p)),
+      );
     }
     expect(normal.reduce((largest, z) => Math.max(largest, Math.abs(z)), 0)).toBeLessThan(6.67);
   });

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// From softmax states to outputs: normalisation, lse, merging of split keys. Compiled once an instruction set.
+#pragma once
+#include <math.h>
+
+#include "cpu/attention/logits.h"
+
+namespace flashinfer::cpu::FLASHINFER_ISA {
+
+template <class T>
+FLASHINFER_INLINE void StoreScaled(T* dst, const float* src, int count, Vec scale) {
+  int d = 0;
+  for (; d + kLanes <= count; d += kLanes) Store(dst + d, Mul(Load(src + d), scale));
+  if (kLanes > 8 && d < count) StoreHead(dst + d, Mul(LoadHead(src + d), scale));
+}
+
+template <class T>
+FLASHINFER_INLINE void StoreZeros(T* dst, int count) {
+  for (int d = 0; d < count; ++d) dst[d] = from_float<T>(0.0f);
+}
+
+template <class T>
+FLASHINFER_INLINE void StoreRow(void* dst, const float* src, int count, float sum, float vScale) {
+  // No key seen: 0, whatever src holds. A NaN sum is no such row.
+  if (sum == 0.0f) return StoreZeros(static_cast<T*>(dst), count);
+  StoreScaled(static_cast<T*>(dst), src, count, Set1(vScale / sum));
+}
+
+/** Writes one packed row's output and lse; `out` is not normalised, `max` in base 2. */
+inline void FinishRow(const AttentionParams& params, int32_t kvHead, int64_t row, const float* out, float max,
+                      float sum) {
+  const int64_t i = row / params.groupSize;
+  const int64_t head = static_cast<int64_t>(kvHead) * params.groupSize + row % params.groupSize;
+  const int64_t offset = i * params.outStrideN + head * params.outStrideH;
+  switch (params.outDtype) {
+    case DType::kFloat16:
+      StoreRow<half_t>(static_cast<half_t*>(params.out) + offset, out, params.headDimVo, sum, params.vScale);
+      break;
+    case DType::kBFloat16:
+      StoreRow<bfloat16_t>(static_cast<bfloat16_t*>(params.out) + offset, out, params.headDimVo, sum, params.vScale);
+      break;
+    default:
+      StoreRow<float>(static_cast<float*>(params.out) + offset, out, params.headDimVo, sum, params.vScale);
+  }
+  if (params.lse != nullptr) {
+    params.lse[i * params.numQoHeads + head] = sum == 0.0f ? -kInfinity : (max + log2f(sum)) * params.lseFactor;
+  }
+}
+
+/** 2^x of one number, with the vectors' polynomial so that every path gives the same value. */
+FLASHINFER_INLINE float Exp2Scalar(float x) {
+  float lanes[kLanes];
+  Store(lanes, Exp2(Set1(x)));
+  return lanes[0];
+}
+
+/** FlashInfer's merge_state over consecutive parts. */
+inline void MergeTile(const AttentionParams& params, const AttentionTile& tile, const PartialState* parts,
+                      int numParts) {
+  constexpr int kMaxHeadDim = 512;
+  alignas(64) float merged[kMaxHeadDim];
+  for (int r = 0; r < tile.rowCount; ++r) {
+    float max = -kInfinity;
+    for (int p = 0; p < numParts; ++p) max = parts[p].max[r] > max ? parts[p].max[r] : max;
+    const float shift = max == -kInfinity ? 0.0f : max;
+    float sum = 0.0f;
+    for (int d = 0; d < params.headDimVo; ++d) merged[d] = 0.0f;
+    for (int p = 0; p < numParts; ++p) {
+      if (parts[p].sum[r] == 0.0f) continue;
+      const float weight = Exp2Scalar(parts[p].max[r] - shift);
+      const float* out = parts[p].out + static_cast<int64_t>(r) * params.headDimVo;
+      sum += weight * parts[p].sum[r];
+      for (int d = 0; d < params.headDimVo; ++d) merged[d] += weight * out[d];
+    }
+    FinishRow(params, tile.kvHead, tile.rowBegin + r, merged, max, sum);
+  }
+}
+
+/** The end of a tile: one row's state goes to `partial` or is finished. */
+FLASHINFER_INLINE void EmitRow(const AttentionParams& params, const AttentionTile& tile, const PartialState* partial,
+                               int r, const float* out, float max, float sum) {
+  if (partial == nullptr) return FinishRow(params, tile.kvHead, tile.rowBegin + r, out, max, sum);
+  float* dst = partial->out + static_cast<int64_t>(r) * params.headDimVo;
+  for (int d = 0; d < params.headDimVo; ++d) dst[d] = out[d];
+  partial->max[r] = max;
+  partial->sum[r] = sum;
+}
+
+}  // namespace flashinfer::cpu::FLASHINFER_ISA

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+// cpu.attention: CpuAttentionArgs of packages/core/src/native/binding.ts to AttentionParams.
+#include <cmath>
+#include <new>
+
+#include "cpu/attention/attention.h"
+#include "cpu/entries.h"
+
+namespace flashinfer::cpu {
+namespace {
+
+constexpr int32_t kMaxHeadDim = 512;
+
+class Args {
+ public:
+  Args(napi_env env, napi_value object) : env_(env), object_(object) {}
+  double Number(const char* name) const {
+    double value;
+    Check(napi_get_value_double(env_, Property(env_, object_, name), &value), name);
+    return value;
+  }
+  int64_t Integer(const char* name) const { return static_cast<int64_t>(Number(name)); }
+  int32_t Int32(const char* name) const { return static_cast<int32_t>(Number(name)); }
+  template <class T>
+  T* Pointer(const char* name) const {
+    return reinterpret_cast<T*>(static_cast<uintptr_t>(Number(name)));
+  }
+
+ private:
+  napi_env env_;
+  napi_value object_;
+};
+
+/** What would make the kernels run out of their buffers; everything else was checked in TypeScript. */
+void CheckMemorySafety(const AttentionParams& p) {
+  const auto badDim = [](int32_t dim) { return dim <= 0 || dim > kMaxHeadDim || dim % 8 != 0; };
+  const bool ok = !badDim(p.headDimQk) && !badDim(p.headDimVo) && p.qoLen >= 0 && p.kvLen >= 0 && p.numKvHeads > 0 &&
+                  p.numQoHeads % p.numKvHeads == 0 && p.qDtype <= DType::kFloat32 && p.outDtype <= DType::kFloat32 &&
+                  p.kvDtype <= DType::kFloat8E5M2 && (p.maskMode != MaskMode::kCustom || p.customMask != nullptr) &&
+                  (p.posEncodingMode != PosEncodingMode::kAlibi || p.alibiSlopes != nullptr);
+  if (!ok) throw NativeError("INTERNAL", "cpu.attention: arguments that the kernels cannot take; please report");
+}
+
+int64_t ElementBytes(DType dtype) {
+  return dtype == DType::kFloat32 ? 4 : dtype == DType::kFloat16 || dtype == DType::kBFloat16 ? 2 : 1;
+}
+
+void Attention(CpuState& state, JsValue object) {
+  const Args args(state.env, object.value);
+  AttentionParams p = {};
+  p.qDtype = static_cast<DType>(args.Int32("qDtype"));
+  p.kvDtype = static_cast<DType>(args.Int32("kvDtype"));
+  p.outDtype = static_cast<DType>(args.Int32("outDtype"));
+  const int64_t kvBytes = ElementBytes(p.kvDtype);
+  p.q = args.Pointer<const void>("q");
+  p.k.base = args.Pointer<const uint8_t>("k");
+  p.k.rowStride = args.Integer("kStrideN") * kvBytes;
+  p.k.headStride = args.Integer("kStrideH") * kvBytes;
+  p.v.base = args.Pointer<const uint8_t>("v");
+  p.v.rowStride = args.Integer("vStrideN") * kvBytes;
+  p.v.headStride = args.Integer("vStrideH") * kvBytes;
+  p.out = args.Pointer<void>("out");
+  p.lse = args.Pointer<float>("lse");
+  p.qoLen = args.Integer("qoLen");
+  p.kvLen = args.Integer("kvLen");
+  p.numQoHeads = args.Int32("numQoHeads");
+  p.numKvHeads = args.Int32("numKvHeads");
+  p.headDimQk = args.Int32("headDimQk");
+  p.headDimVo = args.Int32("headDimVo");
+  p.qStrideN = args.Integer("qStrideN");
+  p.qStrideH = args.Integer("qStrideH");
+  p.outStrideN = args.Integer("outStrideN");
+  p.outStrideH = args.Integer("outStrideH");
+  p.maskMode = static_cast<MaskMode>(args.Int32("maskMode"));
+  p.customMask = args.Pointer<const uint8_t>("customMask");
+  p.posEncodingMode = static_cast<PosEncodingMode>(args.Int32("posEncodingMode"));
+  p.alibiSlopes = args.Pointer<const float>("alibiSlopes");
+  p.windowLeft = args.Integer("windowLeft");
+  p.logitsSoftCap = static_cast<float>(args.Number("logitsSoftCap"));
+  p.smScale = static_cast<float>(args.Number("smScale"));
+  p.vScale = static_cast<float>(args.Number("vScale"));
+  p.lseFactor = static_cast<float>(args.Number("lseFactor"));
+  CheckMemorySafety(p);
+  p.groupSize = p.numQoHeads / p.numKvHeads;
+  try {
+    RunAttention(p, args.Number("ropeScale"), args.Number("ropeTheta"));
+  } catch (const std::bad_alloc&) {
+    throw NativeError("OOM", "cpu.attention: no memory for intermediate results");
+  }
+}
+
+}  // namespace
+
+void RegisterAttention(FunctionTable& table) { table.Add<Attention>("attention"); }
+
+}  // namespace flashinfer::cpu

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+import { InvalidArgumentError } from '../errors.ts';
+import { native } from '../native/load.ts';
+
+/**
+ * Threads that operators of the cpu device compute with, for the whole process. Default: the cores it may run on.
+ * Results do not depend on it.
+ */
+export function setNumThreads(numThreads: number): void {
+  if (!Number.isInteger(numThreads) || numThreads < 1 || numThreads > 4096) {
+    throw new InvalidArgumentError(
+      'ERR_FLASHINFER_INVALID_ARGUMENT',
+      `setNumThreads: numThreads is ${String(numThreads)}; expected an integer from 1 to 4096; ` +
+        'os.availableParallelism() is a good value',
+    );
+  }
+  native().cpu.setNumThreads(numThreads);
+}
