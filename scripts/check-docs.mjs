@@ -25,6 +25,14 @@ const packageScripts = repositoryFiles(/^packages\/[^/]+\/package\.json$/).flatM
 );
 const scripts = new Set([...Object.keys(rootScripts), ...packageScripts]);
 
+/**
+ * Code blocks and code spans.
+ * @param {string} file
+ */
+function codeOf(file) {
+  return [...readText(file).matchAll(/```[\s\S]*?```|`[^`\n]+`/g)].map((match) => match[0]);
+}
+
 /** @param {string} file */
 function linkProblems(file) {
   const links = [...readText(file).matchAll(/\]\(([^)#\s]+)(?:#[^)]*)?\)/g)].map((match) => match[1] ?? '');
@@ -39,8 +47,9 @@ function linkProblems(file) {
  * @param {string} file
  */
 function pathProblems(file) {
-  const code = [...readText(file).matchAll(/```[\s\S]*?```|`[^`\n]+`/g)].map((match) => match[0]);
-  const words = code.flatMap((text) => text.split(/[\s`'"(),;:=]+/)).map((word) => word.replace(/^\.\//, ''));
+  const words = codeOf(file)
+    .flatMap((text) => text.split(/[\s`'"(),;:=]+/))
+    .map((word) => word.replace(/^\.\//, ''));
   const paths = words.filter((word) => word.includes('/') && topLevel.includes(word.split('/')[0] ?? ''));
   return paths
     .map((path) => path.replace(/[^/]*[<>{}*…$].*$/, '').replace(/\.$/, ''))
@@ -51,7 +60,11 @@ function pathProblems(file) {
 
 /** @param {string} file */
 function scriptProblems(file) {
-  const commands = [...readText(file).matchAll(/\b(?:npm run|pnpm run|pnpm)\s+([a-z][\w:.-]*)/g)];
+  const commands = [
+    ...codeOf(file)
+      .join('\n')
+      .matchAll(/\b(?:npm run|pnpm run|pnpm)\s+([a-z][\w:.-]*)/g),
+  ];
   const builtIn = ['exec', 'install', 'pack', 'publish', 'run', 'add'];
   return commands
     .map((match) => match[1] ?? '')

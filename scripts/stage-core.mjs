@@ -31,7 +31,7 @@ function publishedManifest() {
   const { scripts, devDependencies, publishConfig, ...manifest } = JSON.parse(
     readFileSync(join(core, 'package.json'), 'utf8'),
   );
-  const buildTools = ['cmake-js', 'node-api-headers'];
+  const buildTools = ['cmake-js', 'node-addon-api', 'node-api-headers'];
   return {
     ...manifest,
     scripts: { 'build:addon': scripts['build:addon'] },

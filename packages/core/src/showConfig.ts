@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { readFileSync, realpathSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { envVars } from './envVars.ts';
 import type { DeviceProperties, NativeBinding } from './native/binding.ts';
 import { addonCandidates, native } from './native/load.ts';
 import { packageRoot, packageVersion } from './packageRoot.ts';
@@ -14,6 +15,16 @@ export interface Config {
   cpu: ReturnType<NativeBinding['cpu']['info']> | null;
   cuda: { driver: ReturnType<NativeBinding['cuda']['probe']> | null };
   gpus: ({ index: number; sm: string } & DeviceProperties)[];
+  environment: EnvironmentEntry[];
+}
+
+/** One variable the library reads. `value` is what this process has; `valid` is false when reading it would throw. */
+interface EnvironmentEntry {
+  name: string;
+  type: string;
+  doc: string;
+  value: string | null;
+  valid: boolean;
 }
 
 /**
@@ -30,6 +41,7 @@ export function showConfig(): Config {
     cpu: binding?.cpu.info() ?? null,
     cuda: { driver },
     gpus: binding && driver?.ok ? describeGpus(binding, driver.deviceCount ?? 0) : [],
+    environment: describeEnvironment(),
   };
 }
 
@@ -71,5 +83,12 @@ function describeGpus(binding: NativeBinding, count: number): Config['gpus'] {
   return Array.from({ length: count }, (_, index) => {
     const properties = binding.cuda.deviceProperties(index);
     return { index, sm: `sm_${properties.major}${properties.minor}`, ...properties };
+  });
+}
+
+function describeEnvironment(): EnvironmentEntry[] {
+  return Object.values(envVars).map(({ name, type, doc, parse }) => {
+    const value = process.env[name]?.trim() || null;
+    return { name, type, doc, value, valid: value === null || parse(value) !== undefined };
   });
 }

@@ -10,7 +10,8 @@ const commands = [showConfigCommand];
 export function createProgram(): Command {
   const program = new Command('flashinfer')
     .description('Looks into an installation of @flashinfer/core')
-    .version(packageVersion());
-  for (const create of commands) program.addCommand(create());
-  return program.showHelpAfterError();
+    .version(packageVersion())
+    .showHelpAfterError();
+  for (const create of commands) program.addCommand(create().copyInheritedSettings(program));
+  return program;
 }

@@ -15,7 +15,7 @@ export function showConfigCommand(): Command {
 }
 
 function printConfig(config: Config): void {
-  const { versions, system, addon, cpu, cuda, gpus } = config;
+  const { versions, system, addon, cpu, cuda, gpus, environment } = config;
   printSection('Packages', [
     ['@flashinfer/core', versions.core],
     ['@flashinfer/cubin', versions.cubin ?? 'not installed'],
@@ -30,6 +30,7 @@ function printConfig(config: Config): void {
   ]);
   printSection('CUDA', [['driver', describeDriver(cuda.driver)]]);
   printSection('GPUs', gpus.length > 0 ? gpus.map(gpuRow) : [['none', 'cpu is the default device']]);
+  printSection('Environment variables', environment.map(environmentRow));
 }
 
 function describeDriver(driver: Config['cuda']['driver']): string {
@@ -41,6 +42,10 @@ function describeDriver(driver: Config['cuda']['driver']): string {
 /** The driver's encoding: 1000 * major + 10 * minor. */
 function cudaVersion(encoded: number): string {
   return `${Math.floor(encoded / 1000)}.${Math.floor((encoded % 1000) / 10)}`;
+}
+
+function environmentRow({ name, type, value, valid }: Config['environment'][number]): Row {
+  return [name, value === null ? 'not set' : status(valid, value, `${value}: expected ${type}`)];
 }
 
 function gpuRow({ index, name, sm, totalMemory, multiProcessorCount }: Config['gpus'][number]): Row {

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+import { readFileSync } from 'node:fs';
+import { CommanderError } from 'commander';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { createProgram } from '../../src/cli/program.ts';
+import { showConfig } from '../../src/showConfig.ts';
+
+const manifest = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'));
+
+/** Runs the command; errors of use come back as commander would exit with them. */
+async function run(...args: string[]): Promise<{ out: string; err: string; exitCode: number }> {
+  const written = { out: '', err: '' };
+  vi.spyOn(console, 'log').mockImplementation((text = '') => {
+    written.out += `${text}\n`;
+  });
+  const program = createProgram();
+  for (const command of [program, ...program.commands]) {
+    command.exitOverride().configureOutput({
+      writeOut: (text) => {
+        written.out += text;
+      },
+      writeErr: (text) => {
+        written.err += text;
+      },
+    });
+  }
+  try {
+    await program.parseAsync(args, { from: 'user' });
+    return { ...written, exitCode: 0 };
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error;
+    return { ...written, exitCode: error.exitCode };
+  }
+}
+
+beforeEach(() => {
+  for (const name of ['MAX_JOBS', 'FLASHINFER_LOGLEVEL', 'CUDA_HOME']) vi.stubEnv(name, '');
+});
+afterEach(() => {
+  vi.unstubAllEnvs();
+  vi.restoreAllMocks();
+});
+
+describe('flashinfer', () => {
+  it('prints its version', async () => {
+    expect(await run('--version')).toEqual({ out: `${manifest.version}\n`, err: '', exitCode: 0 });
+  });
+
+  it.each([[['no-such-command']], [['show-config', '--no-such-option']], [[]]])(
+    'prints help and exits with 1 for %j',
+    async (args) => {
+      const { out, err, exitCode } = await run(...args);
+      expect(exitCode).toBe(1);
+      expect(out).toBe('');
+      expect(err).toContain('Usage: flashinfer');
+      if (args.length > 0) expect(err).toMatch(/error: unknown (command|option) '(--)?no-such-/);
+    },
+  );
+});
+
+describe('show-config', () => {
+  it('says with --json what showConfig() returns', async () => {
+    const { out, exitCode } = await run('show-config', '--json');
+    expect(exitCode).toBe(0);
+    expect(JSON.parse(out)).toEqual(JSON.parse(JSON.stringify(showConfig())));
+  });
+
+  it('prints versions, the addon and the cpu device, without colours where there is no terminal', async () => {
+    const { out } = await run('show-config');
+    const { addon, cpu } = showConfig();
+    expect(out).toMatch(new RegExp(`^  @flashinfer/core +${manifest.version}$`, 'm'));
+    expect(out).toMatch(new RegExp(`^  Node.js +${process.version}$`, 'm'));
+    expect(addon.loaded).toBe(true);
+    expect(out).toContain(addon.path);
+    expect(out).toContain(`${cpu?.isa}, ${cpu?.numThreads} of ${cpu?.maxThreads} threads`);
+    expect(out).not.toContain('\u001b[');
+  });
+
+  it('shows variables that are set, and what a bad one should be', async () => {
+    vi.stubEnv('MAX_JOBS', 'many');
+    vi.stubEnv('FLASHINFER_LOGLEVEL', '3');
+    const { out } = await run('show-config');
+    expect(out).toMatch(/^ {2}MAX_JOBS +many: expected integer >= 1$/m);
+    expect(out).toMatch(/^ {2}FLASHINFER_LOGLEVEL +3$/m);
+    expect(out).toMatch(/^ {2}CUDA_HOME +not set$/m);
+    expect(
+      showConfig()
+        .environment.filter(({ valid }) => !valid)
+        .map(({ name }) => name),
+    ).toEqual(['MAX_JOBS']);
+  });
+});
