@@ -8,7 +8,7 @@ const source = 'packages/core/src/';
 
 /** Bottom first. A file or folder named nowhere is an operator family. */
 const layers = [
-  ['errors.ts', 'envVars.ts', 'packageRoot.ts', 'native'],
+  ['errors.ts', 'envVars.ts', 'logging.ts', 'packageRoot.ts', 'native'],
   ['check', 'jit', 'runtime', 'tensor'],
   ['operators'],
   ['showConfig.ts'],

@@ -4,6 +4,7 @@ export * as cuda from './runtime/cuda.ts';
 export { type Device, defaultDevice, setDefaultDevice } from './runtime/device.ts';
 export { manualSeed } from './runtime/seed.ts';
 export { setNumThreads } from './runtime/threads.ts';
+export { type Config, showConfig } from './showConfig.ts';
 export {
   type ArangeOptions,
   arange,
