@@ -32,7 +32,8 @@ export function addonCandidates(root: string): string[] {
 
 /** @internal Exported for tests; use {@link native}. */
 export function loadAddon(root: string, version: string): NativeBinding {
-  const require = createRequire(import.meta.url);
+  // Not named `require`: bundlers turn import.meta.url into a call of that in CommonJS.
+  const requireAddon = createRequire(import.meta.url);
   const tried: string[] = [];
   let cause: unknown;
   for (const path of addonCandidates(root)) {
@@ -41,7 +42,7 @@ export function loadAddon(root: string, version: string): NativeBinding {
       continue;
     }
     try {
-      return checkVersion(require(path) as NativeBinding, version, path);
+      return checkVersion(requireAddon(path) as NativeBinding, version, path);
     } catch (error) {
       if (error instanceof BinaryNotFoundError) throw error;
       cause = error;

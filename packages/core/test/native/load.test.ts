@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+import { execFileSync } from 'node:child_process';
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
+import { build } from 'tsdown';
 import { afterAll, describe, expect, it } from 'vitest';
 import { BinaryNotFoundError } from '../../src/errors.ts';
 import { addonCandidates, loadAddon, native } from '../../src/native/load.ts';
@@ -73,6 +75,21 @@ describe('loading the addon', () => {
     expect(error.message).toContain('99.1.2');
     expect(error.message).toContain(packageVersion());
   });
+});
+
+it.each(['esm', 'cjs'] as const)('loads from a %s bundle', async (format) => {
+  // Below the package, as dist/ is.
+  const outDir = mkdtempSync(join(packageRoot(), 'build', 'bundle-'));
+  try {
+    const entry = { load: join(packageRoot(), 'src', 'native', 'load.ts') };
+    const options = { config: false, entry, format, outDir, dts: false, platform: 'node', logLevel: 'silent' } as const;
+    await build({ ...options, fixedExtension: true });
+    const file = join(outDir, format === 'esm' ? 'load.mjs' : 'load.cjs');
+    const script = `import(${JSON.stringify(file)}).then((m) => console.log(m.native().version))`;
+    expect(execFileSync(process.execPath, ['-e', script], { encoding: 'utf8' }).trim()).toBe(packageVersion());
+  } finally {
+    rmSync(outDir, { recursive: true });
+  }
 });
 
 describe('worker threads', () => {
