@@ -1,4 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
+export type {
+  AttentionBackend,
+  AttentionOptions,
+  KvLayout,
+  PosEncodingMode,
+  SingleDecodeOptions,
+  SinglePrefillOptions,
+} from './attention/options.ts';
+export { singleDecodeWithKVCache, singlePrefillWithKVCache } from './attention/singleAttention.ts';
 export * from './errors.ts';
 export * as cuda from './runtime/cuda.ts';
 export { type Device, defaultDevice, setDefaultDevice } from './runtime/device.ts';
