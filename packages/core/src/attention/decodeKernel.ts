@@ -27,6 +27,7 @@ const tiles: readonly DecodeTile[] = [
   { warps: 4, kvTile: 16, stages: 3 },
   { warps: 4, kvTile: 16, stages: 2 },
   { warps: 2, kvTile: 16, stages: 2 },
+  { warps: 1, kvTile: 16, stages: 2 }, // headDim 256 in sm_75's 64 KiB
 ];
 
 /** Bytes of dynamic shared memory; DecodeConfig::kSharedBytes says the same, and the kernel checks what it is given. */

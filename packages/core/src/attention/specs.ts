@@ -28,7 +28,7 @@ export function attentionSpecs(): KernelSpec[] {
     decodeSpec(plain, { warps: 4, kvTile: 16, stages: 2 }),
     decodeSpec({ ...plain, qDtype: 'bfloat16', kvDtype: 'float8_e5m2' }, { warps: 4, kvTile: 32, stages: 2 }),
     decodeSpec({ ...plain, headDim: 64, posEncodingMode: 'ROPE_LLAMA' }, { warps: 4, kvTile: 32, stages: 2 }),
-    decodeSpec({ ...plain, headDim: 256, windowLeft: 8, logitsSoftCap: 30 }, { warps: 2, kvTile: 16, stages: 2 }),
+    decodeSpec({ ...plain, headDim: 256, windowLeft: 8, logitsSoftCap: 30 }, { warps: 1, kvTile: 16, stages: 2 }),
     mergeSpec(plain),
     ...customMaskSpecs(),
   ];
