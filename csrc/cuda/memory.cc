@@ -29,8 +29,9 @@ Ptr MemAlloc(CudaState& state, int32_t ordinal, uint64_t bytes, Ptr streamPtr) {
   const size_t size = std::max<uint64_t>(bytes, 1);
   CUdeviceptr ptr = 0;
   CUresult result = TryAlloc(api, device, &ptr, size, stream.handle);
-  if (result == CUDA_ERROR_OUT_OF_MEMORY && device.pool != nullptr && !inGraph) {
+  if (result == CUDA_ERROR_OUT_OF_MEMORY && device.pool != nullptr && state.activeCaptures == 0) {
     // Frees of other streams become reusable, and fragments go back to the driver, once everything is done.
+    // Waiting for that would invalidate a capture.
     FLASHINFER_CU(ordinal, cuCtxSynchronize);
     FLASHINFER_CU(ordinal, cuMemPoolTrimTo, device.pool, 0);
     result = TryAlloc(api, device, &ptr, size, stream.handle);

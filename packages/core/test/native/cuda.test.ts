@@ -229,6 +229,16 @@ describe.runIf(process.platform === 'linux')('against the fake driver', () => {
     });
   });
 
+  it('does not wait for the device, which would invalidate a capture, when memory runs out during one', () => {
+    const { value } = fake.run(`${prelude}
+      const captured = cuda.streamCreate(0, 0);
+      cuda.captureBegin(captured);
+      const error = check(() => cuda.memAlloc(0, 80 << 20, stream));
+      cuda.graphDestroy(cuda.captureEnd(captured));
+      return error;`);
+    expect(value).toMatchObject({ code: 'OOM', driverCode: 2 });
+  });
+
   it('works on a device without memory pools', () => {
     const { value, calls } = fake.run(`
       const stream = cuda.initDevice(1).defaultStream;

@@ -196,7 +196,11 @@ LOCKED(cuDevicePrimaryCtxRelease_v2, (int device), device) {
 }
 API cuCtxGetCurrent(void **context) { return *context = current, OK; }
 API cuCtxSetCurrent(void *context) { return current = context, OK; }
-LOCKED(cuCtxSynchronize, (void)) { return current ? run_all() : 201; }
+LOCKED(cuCtxSynchronize, (void)) {
+  for (int i = 0; i < 256; i++)
+    if (all_streams[i] && all_streams[i]->capture) return 900;
+  return current ? run_all() : 201;
+}
 API cuDeviceGetDefaultMemPool(void **pool, int device) { return (void)device, *pool = &threshold, OK; }
 API cuMemPoolSetAttribute(void *pool, int attribute, void *value) {
   (void)pool;
