@@ -103,8 +103,8 @@ function requireIndex(cuda: NativeCuda, index: number, caller: string): void {
   if (!probe.ok) {
     throw new CudaError(
       'ERR_FLASHINFER_CUDA_UNAVAILABLE',
-      `${caller}: cuda:${index} needs the CUDA driver, which did not load (${probe.error ?? 'unknown reason'}); ` +
-        `expected ${probe.searched.join(' or ')}; install the NVIDIA driver, or use device 'cpu'`,
+      `${caller}: cuda:${index} needs the CUDA driver: ${probe.error ?? 'it did not load'}; searched ` +
+        `${probe.searched.join(' and ')}; or use device 'cpu'`,
     );
   }
   const count = probe.deviceCount ?? 0;

@@ -21,10 +21,10 @@ export function contiguousStrides(shape: readonly number[]): number[] {
 
 /** Whether elements lie in row-major order without gaps; strides of dims of extent 1 do not matter. */
 export function stridesAreContiguous(shape: readonly number[], strides: readonly number[]): boolean {
+  if (shape.includes(0)) return true;
   let expected = 1;
   for (let d = shape.length - 1; d >= 0; d--) {
     const extent = shape[d]!;
-    if (extent === 0) return true;
     if (extent !== 1) {
       if (strides[d] !== expected) return false;
       expected *= extent;
