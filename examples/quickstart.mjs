@@ -22,8 +22,11 @@ const qAppend = randn([128, numHeads, headDim], { dtype: 'float16', device, seed
 // prefill: the whole prompt
 const qPrefill = randn([2048, numHeads, headDim], { dtype: 'float16', device, seed: seed + 4 });
 
-/** @typedef {{ causal?: boolean, posEncodingMode?: 'NONE' | 'ROPE_LLAMA' }} Options */
-/** @type {[name: string, q: typeof q, run: typeof singleDecodeWithKVCache | typeof singlePrefillWithKVCache, Options][]} */
+/**
+ * @typedef {import('@flashinfer/core').Tensor} Tensor
+ * @typedef {{ causal?: boolean, posEncodingMode?: 'NONE' | 'ROPE_LLAMA' }} Options
+ * @type {[name: string, q: Tensor, run: (q: Tensor, k: Tensor, v: Tensor, options: Options) => Tensor, Options][]}
+ */
 const cases = [
   ['decode', q, singleDecodeWithKVCache, {}],
   ['decode, RoPE', q, singleDecodeWithKVCache, { posEncodingMode: 'ROPE_LLAMA' }],
@@ -42,8 +45,8 @@ for (const [name, query, attention, options] of cases) {
   const [out, firstMs] = timed(() => attention(query, k, v, options));
   const warmMs = Math.min(...Array.from({ length: 3 }, () => timed(() => attention(query, k, v, options))[1]));
 
-  const queries = await query.toArray();
-  const outputs = await out.toArray();
+  const queries = await floats(query);
+  const outputs = await floats(out);
   const qoLen = query.size / (numHeads * headDim);
   const rows = sample(qoLen * numHeads, 256);
   const errors = rows.map((row) => {
@@ -70,7 +73,15 @@ for (const [name, query, attention, options] of cases) {
 console.log(process.exitCode ? `\nan error is above ${tolerance}` : `\nevery error is below ${tolerance}`);
 
 /**
- * A launch on a GPU returns before the kernel has run, so the time is taken after synchronising.
+ * The values of a float16 tensor.
+ * @param {Tensor} tensor
+ */
+async function floats(tensor) {
+  return /** @type {Float32Array} */ (await tensor.toArray());
+}
+
+/**
+ * On a GPU an operator returns before its kernel has run, so the time is taken after synchronising.
  * @template T
  * @param {() => T} run
  * @returns {[result: T, milliseconds: number]}
@@ -78,12 +89,12 @@ console.log(process.exitCode ? `\nan error is above ${tolerance}` : `\nevery err
 function timed(run) {
   const start = performance.now();
   const result = run();
-  if (device !== 'cpu') cuda.synchronize();
+  if (device !== 'cpu') cuda.synchronizeSync();
   return [result, performance.now() - start];
 }
 
 /**
- * @param {ArrayLike<number>} actual
+ * @param {Float32Array} actual
  * @param {Float64Array} expected
  */
 function relativeError(actual, expected) {

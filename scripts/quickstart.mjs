@@ -3,5 +3,5 @@
 import { pnpm } from './pnpm.mjs';
 
 pnpm('install', '--frozen-lockfile');
-pnpm('exec', 'turbo', 'run', 'build', 'build:addon', '--filter=@flashinfer/core', '--output-logs=new-only');
+pnpm('exec', 'turbo', 'run', 'build', 'build:addon', '--filter=@flashinfer/core', '--output-logs=errors-only');
 pnpm('exec', 'node', 'examples/quickstart.mjs', ...process.argv.slice(2));
