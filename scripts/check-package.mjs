@@ -5,8 +5,10 @@ import { execFileSync } from 'node:child_process';
 import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { root } from './repository.mjs';
+import { readText, root } from './repository.mjs';
 
+const shell = process.platform === 'win32'; // npm, npx and pnpm are .cmd files there
+const npx = ['--no', '--loglevel=error'];
 const published = ['core', 'cubin', 'jit-cache'];
 const work = mkdtempSync(join(tmpdir(), 'flashinfer-package-'));
 try {
@@ -28,14 +30,14 @@ try {
  * @param {string} cwd
  */
 function run(command, args, cwd) {
-  execFileSync(command, args, { cwd, stdio: 'inherit', shell: process.platform === 'win32' });
+  execFileSync(command, args, { cwd, stdio: 'inherit', shell });
 }
 
 /** @param {string} name */
 function pack(name) {
   const folder = join(root, 'packages', name);
   const to = join(work, name);
-  execFileSync('pnpm', ['pack', '--pack-destination', to], { cwd: folder, shell: process.platform === 'win32' });
+  execFileSync('pnpm', ['pack', '--pack-destination', to], { cwd: folder, shell });
   const [tarball] = readdirSync(to);
   if (!tarball) throw new Error(`check-package: pnpm pack made no tarball of ${folder}`);
   return join(to, tarball);
@@ -65,20 +67,31 @@ function useTarballs(tarballs) {
   /** @type {{ devDependencies: Record<string, string> }} */
   const { devDependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
   const tools = ['typescript', '@types/node'].map((name) => `${name}@${devDependencies[name]}`);
-  run('npm', ['install', '--prefer-offline', '--no-audit', '--no-fund', ...tarballs, ...tools], project);
+  run('npm', ['install', '--loglevel=error', '--prefer-offline', ...tarballs, ...tools], project);
   run(process.execPath, ['esm.mjs'], project);
   run(process.execPath, ['commonjs.cjs'], project);
-  run('npx', ['--no', 'tsc'], project);
+  run('npx', [...npx, 'tsc'], project);
   run(process.execPath, ['typescript.mjs'], project);
-  run('npx', ['--no', 'flashinfer', 'show-config'], project);
-  const config = JSON.parse(
-    execFileSync('npx', ['--no', 'flashinfer', 'show-config', '--json'], {
-      cwd: project,
-      encoding: 'utf8',
-      shell: process.platform === 'win32',
-    }),
-  );
-  if (!config.addon.loaded || !config.versions.match || !config.versions.cubin || !config.versions.jitCache) {
-    throw new Error(`check-package: show-config finds ${JSON.stringify({ ...config.addon, ...config.versions })}`);
+  runReadme('README.md', project);
+  runReadme('packages/core/README.md', project);
+  const output = execFileSync('npx', [...npx, 'flashinfer', 'show-config', '--json'], { cwd: project, shell });
+  const { addon, versions } = JSON.parse(String(output));
+  if (!addon.loaded || !versions.match || !versions.cubin || !versions.jitCache) {
+    throw new Error(`check-package: show-config finds ${JSON.stringify({ ...addon, ...versions })}`);
+  }
+}
+
+/**
+ * The examples of a README are programs.
+ * @param {string} file
+ * @param {string} project
+ */
+function runReadme(file, project) {
+  const programs = [...readText(file).matchAll(/```js\n([\s\S]*?)```/g)].map((match) => match[1] ?? '');
+  if (programs.length === 0) throw new Error(`check-package: ${file} has no example`);
+  for (const program of programs) {
+    writeFileSync(join(project, 'readme.mjs'), program);
+    execFileSync(process.execPath, ['readme.mjs'], { cwd: project, stdio: ['ignore', 'ignore', 'inherit'] });
+    console.log(`example of ${file}: ok`);
   }
 }
