@@ -96,7 +96,7 @@ export class Tensor<D extends DType = DType> {
    */
   view(...shape: number[]): Tensor<D> {
     const resolved = this.resolveShape(shape);
-    const strides = viewStrides(this.shape, this.strides, resolved);
+    const strides = this.isContiguous ? contiguousStrides(resolved) : viewStrides(this.shape, this.strides, resolved);
     if (strides !== undefined) return this.makeView('view', resolved, strides, 0);
     throw new InvalidArgumentError(
       'ERR_FLASHINFER_NON_CONTIGUOUS',
@@ -327,12 +327,18 @@ export class Tensor<D extends DType = DType> {
     );
   }
 
-  private resolveShape(shape: readonly number[]): number[] {
-    const known = sizeOf(shape.filter((extent) => extent !== -1));
-    const inferred = shape.filter((extent) => extent === -1).length;
-    const resolved = shape.map((extent) => (extent === -1 ? this.size / known : extent));
-    const valid = inferred <= 1 && resolved.every((extent) => Number.isSafeInteger(extent) && extent >= 0);
-    if (valid && sizeOf(resolved) === this.size) return resolved;
+  private resolveShape(shape: readonly number[]): readonly number[] {
+    let known = 1;
+    let inferred = -1;
+    let valid = true;
+    for (let d = 0; d < shape.length; d++) {
+      const extent = shape[d]!;
+      if (extent === -1 && inferred === -1) inferred = d;
+      else if (Number.isSafeInteger(extent) && extent >= 0) known *= extent;
+      else valid = false;
+    }
+    const resolved = inferred === -1 ? shape : shape.with(inferred, this.size / known);
+    if (valid && (inferred === -1 ? known === this.size : Number.isSafeInteger(this.size / known))) return resolved;
     throw new InvalidArgumentError(
       'ERR_FLASHINFER_INVALID_SHAPE',
       `Tensor.view: [${shape.join(', ')}] does not fit ${this.describe()}; expected ${this.size} elements and at most ` +

@@ -39,7 +39,7 @@ export class FakeCuda {
     const child = spawnSync(process.execPath, ['-e', script], {
       env: {
         ...process.env,
-        LD_LIBRARY_PATH: this.#library(variant),
+        LD_LIBRARY_PATH: this.library(variant),
         FAKE_CUDA_LOG: log,
         ...env,
       },
@@ -52,7 +52,7 @@ export class FakeCuda {
   }
 
   /** The folder that holds this variant as libcuda.so.1. */
-  #library(variant: FakeVariant): string {
+  library(variant: FakeVariant): string {
     const folder = join(this.#folder, variant);
     if (existsSync(join(folder, 'libcuda.so.1'))) return folder;
     mkdirSync(folder);
