@@ -5,6 +5,8 @@
 #include <cstdlib>
 #ifdef _WIN32
 #include <malloc.h>
+#elif defined(__linux__)
+#include <sys/mman.h>
 #endif
 
 namespace flashinfer::platform {
@@ -16,8 +18,15 @@ void* AlignedAlloc(size_t bytes) noexcept {
 #ifdef _WIN32
   return _aligned_malloc(rounded, kAlignment);
 #else
+  // Attention walks a KV-cache in strides of a page and more: with small pages every row would miss the TLB.
+  constexpr size_t kHugePage = size_t{1} << 21;
+  const bool huge = rounded >= 4 * kHugePage;
   void* ptr = nullptr;
-  return posix_memalign(&ptr, kAlignment, rounded) == 0 ? ptr : nullptr;
+  if (posix_memalign(&ptr, huge ? kHugePage : kAlignment, rounded) != 0) return nullptr;
+#ifdef __linux__
+  if (huge) madvise(ptr, rounded, MADV_HUGEPAGE);  // a hint; refused where the kernel has no huge pages
+#endif
+  return ptr;
 #endif
 }
 

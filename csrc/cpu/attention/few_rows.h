@@ -34,42 +34,47 @@ struct FewRowsScratch {
 /** Dot products of kRows queries with kKeys keys; `length` is a multiple of 8. */
 template <class T, int kRows, int kKeys>
 FLASHINFER_INLINE void DotRows(const float* q, int qStride, const uint8_t* const* rows, int length, float* logits) {
-  Vec acc[kRows][kKeys];
-  for (int r = 0; r < kRows; ++r) {
-    for (int n = 0; n < kKeys; ++n) acc[r][n] = Zero();
-  }
+  Vec acc[kRows * kKeys];
+  for (Vec& sum : acc) sum = Zero();
   const T* k[kKeys];
-  for (int n = 0; n < kKeys; ++n) k[n] = reinterpret_cast<const T*>(rows[n]);
+  for (int n = 0; n < kKeys; ++n) {
+    k[n] = reinterpret_cast<const T*>(rows[n]);
+    PrefetchRow(rows[n + kRowsAhead], length * static_cast<int>(sizeof(T)));
+  }
   int d = 0;
   for (; d + kLanes <= length; d += kLanes) {
     Vec key[kKeys];
     for (int n = 0; n < kKeys; ++n) key[n] = Load(k[n] + d);
     for (int r = 0; r < kRows; ++r) {
       const Vec query = Load(q + r * qStride + d);
-      for (int n = 0; n < kKeys; ++n) acc[r][n] = Fma(query, key[n], acc[r][n]);
+      for (int n = 0; n < kKeys; ++n) acc[r * kKeys + n] = Fma(query, key[n], acc[r * kKeys + n]);
     }
   }
   if (kLanes > 8 && d < length) {
     for (int n = 0; n < kKeys; ++n) {
       const Vec key = LoadHead(k[n] + d);
-      for (int r = 0; r < kRows; ++r) acc[r][n] = Fma(Load(q + r * qStride + d), key, acc[r][n]);
+      for (int r = 0; r < kRows; ++r) acc[r * kKeys + n] = Fma(Load(q + r * qStride + d), key, acc[r * kKeys + n]);
     }
   }
-  for (int r = 0; r < kRows; ++r) {
-    for (int n = 0; n < kKeys; ++n) logits[r * kKvBlock + n] = Sum(acc[r][n]);
-  }
+  float sums[kRows * kKeys];
+  StoreSums(acc, sums);
+  for (int r = 0; r < kRows; ++r) memcpy(logits + r * kKvBlock, sums + r * kKeys, sizeof(float) * kKeys);
 }
 
-/** out[r] = out[r] * alpha[r] + sum over keys of p[r][n] * v[n], for kVecs vectors from dimension d. */
+/**
+ * out[r] = out[r] * alpha[r] + sum over keys of p[r][n] * v[n], for kVecs vectors from dimension d. The call for the
+ * first dimensions prefetches whole rows, of prefetchBytes.
+ */
 template <class T, int kRows, int kVecs, bool kHead>
-FLASHINFER_INLINE void AddRows(const uint8_t* const* rows, int count, int d, const float* p, const float* alpha,
-                               float* out, int outStride) {
+FLASHINFER_INLINE void AddRows(const uint8_t* const* rows, int count, int d, int prefetchBytes, const float* p,
+                               const float* alpha, float* out, int outStride) {
   Vec acc[kRows][kVecs];
   for (int r = 0; r < kRows; ++r) {
     for (int c = 0; c < kVecs; ++c) acc[r][c] = Mul(Load(out + r * outStride + d + c * kLanes), Set1(alpha[r]));
   }
   for (int n = 0; n < count; ++n) {
     const T* v = reinterpret_cast<const T*>(rows[n]) + d;
+    if (d == 0) PrefetchRow(rows[n + kRowsAhead], prefetchBytes);
     Vec value[kVecs];
     for (int c = 0; c < kVecs; ++c) value[c] = kHead ? LoadHead(v + c * kLanes) : Load(v + c * kLanes);
     for (int r = 0; r < kRows; ++r) {
@@ -171,8 +176,8 @@ void FewRowsBlocks(const AttentionParams& params, const AttentionTile& tile, boo
   RowPointers kRowsOf, vRowsOf;
   for (int64_t begin = tile.kvBegin; begin < tile.kvEnd; begin += kKvBlock) {
     const int count = static_cast<int>(Least(kKvBlock, tile.kvEnd - begin));
-    FindRows(params.k, tile.kvHead, begin, count, kRowsOf);
-    FindRows(params.v, tile.kvHead, begin, count, vRowsOf);
+    FindRows(params.k, tile.kvHead, begin, tile.kvEnd, kRowsOf);
+    FindRows(params.v, tile.kvHead, begin, tile.kvEnd, vRowsOf);
     if (convert) {
       ConvertRows(params, rope ? begin : -1, count, params.headDimQk, scratch.kBlock, kRowsOf);
       ConvertRows(params, -1, count, params.headDimVo, scratch.vBlock, vRowsOf);
@@ -188,21 +193,25 @@ void FewRowsBlocks(const AttentionParams& params, const AttentionTile& tile, boo
     }
     if (masked) {
       RowPointers original;
-      FindRows(params.v, tile.kvHead, begin, count, original);
+      FindRows(params.v, tile.kvHead, begin, tile.kvEnd, original);
       if (AnyNonFinite(params, original, count, params.headDimVo, scratch.row)) {
         AddRowsGuarded(params, original, count, tile.rowCount, scratch.logits, state.alpha, scratch);
         continue;
       }
     }
+    const int rowBytes = params.headDimVo * static_cast<int>(sizeof(T));
     int d = 0;
     for (; d + kVecs * kLanes <= params.headDimVo; d += kVecs * kLanes) {
-      AddRows<T, kRows, kVecs, false>(vRowsOf, count, d, scratch.logits, state.alpha, scratch.out, scratch.outStride);
+      AddRows<T, kRows, kVecs, false>(vRowsOf, count, d, rowBytes, scratch.logits, state.alpha, scratch.out,
+                                      scratch.outStride);
     }
     for (; d + kLanes <= params.headDimVo; d += kLanes) {
-      AddRows<T, kRows, 1, false>(vRowsOf, count, d, scratch.logits, state.alpha, scratch.out, scratch.outStride);
+      AddRows<T, kRows, 1, false>(vRowsOf, count, d, rowBytes, scratch.logits, state.alpha, scratch.out,
+                                  scratch.outStride);
     }
     if (kLanes > 8 && d < params.headDimVo) {
-      AddRows<T, kRows, 1, true>(vRowsOf, count, d, scratch.logits, state.alpha, scratch.out, scratch.outStride);
+      AddRows<T, kRows, 1, true>(vRowsOf, count, d, rowBytes, scratch.logits, state.alpha, scratch.out,
+                                 scratch.outStride);
     }
   }
 }

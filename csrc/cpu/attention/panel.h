@@ -41,7 +41,9 @@ struct MacBf16 {
 #endif
 
 /** Rows of the micro-kernels by vectors of lanes: as many accumulators as the registers hold. */
-constexpr int ScoreKeys(int vecs) { return kRegisters == 32 ? (vecs == 4 ? 6 : 8) : (vecs == 1 ? 8 : 4); }
+constexpr int ScoreKeys(int vecs) {
+  return kRegisters == 32 ? (vecs == 4 ? 6 : vecs == 1 ? 16 : 8) : (vecs == 1 ? 8 : 4);
+}
 constexpr int OutputDims(int vecs) { return kRegisters == 32 ? (vecs == 4 ? 4 : 8) : (vecs == 1 ? 8 : 4); }
 
 /** scores[key][lane] = scale * sum over words of k[key][word] * q[word][lane]. */
@@ -116,7 +118,7 @@ struct Panel {
 
 struct PanelScratch {
   Panel panels[kPanelsPerTile];
-  float* scores;    // [kKvBlock + kRowPadding][kPanelRows]
+  float* scores;    // [kKvBlock + kRowsAhead][kPanelRows]
   uint32_t* pairs;  // [kKvBlock / 2][kPanelRows], bfloat16 weights
   float* kBlock;    // converted rows of K,
   float* vBlock;    // and of V, or V's pairs of keys
@@ -127,7 +129,7 @@ struct PanelScratch {
       panels[p].q = arena.Take<uint32_t>(params.headDimQk * kPanelRows);
       panels[p].out = arena.Take<float>(params.headDimVo * kPanelRows);
     }
-    scores = arena.Take<float>((kKvBlock + kRowPadding) * kPanelRows);
+    scores = arena.Take<float>((kKvBlock + kRowsAhead) * kPanelRows);
     pairs = arena.Take<uint32_t>(kKvBlock / 2 * kPanelRows);
     kBlock = arena.Take<float>(kKvBlock * params.headDimQk);
     vBlock = arena.Take<float>(kKvBlock * params.headDimVo);
@@ -272,10 +274,22 @@ inline void PanelOutputGuarded(const AttentionParams& params, Panel& panel, cons
   }
 }
 
+/** What the first panel of a tile prefetches while it makes scores: K's rows further on, V's rows of this block. */
+struct PanelPrefetch {
+  const uint8_t* const* v;
+  int kBytes;
+  int vBytes;
+};
+
 template <class Mac, int kVecs>
-void PanelScores(const Panel& panel, const uint8_t* const* rows, int count, int words, float scale, float* scores) {
+void PanelScores(const Panel& panel, const uint8_t* const* rows, int count, int words, float scale,
+                 const PanelPrefetch& prefetch, float* scores) {
   constexpr int kKeys = ScoreKeys(kVecs);
   for (int n = 0; n < count; n += kKeys) {
+    for (int i = 0; i < kKeys && prefetch.kBytes + prefetch.vBytes > 0; ++i) {
+      PrefetchRow(rows[n + i + kRowsAhead], prefetch.kBytes);
+      PrefetchRow(prefetch.v[n + i], prefetch.vBytes);
+    }
     ScoresMicro<Mac, kKeys, kVecs>(rows + n, panel.q, words, scale, scores + n * kVecs * kLanes);
   }
 }
@@ -283,7 +297,13 @@ void PanelScores(const Panel& panel, const uint8_t* const* rows, int count, int 
 template <class Mac, int kVecs>
 void PanelOutput(Panel& panel, const uint8_t* const* rows, int words, const uint32_t* weights, int headDimVo) {
   constexpr int kDims = OutputDims(kVecs);
-  for (int d = 0; d < headDimVo; d += kDims) {
+  int d = 0;
+  if constexpr (kVecs == 1 && kRegisters == 32) {
+    for (; d + 2 * kDims <= headDimVo; d += 2 * kDims) {
+      OutputMicro<Mac, 2 * kDims, kVecs>(rows, weights, words, d, panel.alpha, panel.out);
+    }
+  }
+  for (; d < headDimVo; d += kDims) {
     OutputMicro<Mac, kDims, kVecs>(rows, weights, words, d, panel.alpha, panel.out);
   }
 }
@@ -305,6 +325,8 @@ inline void PairWeights(const float* weights, int count, int width, uint32_t* pa
 /** Values of neighbouring keys side by side: rows [count] of bfloat16 to [ceil(count / 2)][headDimVo] words. */
 inline void PairValues(const RowPointers& rows, int count, int headDimVo, uint32_t* pairs, RowPointers& pairRows) {
   for (int n = 0; n < count; n += 2) {
+    PrefetchRow(rows[n + kRowsAhead], headDimVo * 2);
+    PrefetchRow(rows[n + 1 + kRowsAhead], headDimVo * 2);
     const uint16_t* even = reinterpret_cast<const uint16_t*>(rows[n]);
     const uint16_t* odd = reinterpret_cast<const uint16_t*>(rows[n + 1 < count ? n + 1 : n]);
     const uint32_t keep = n + 1 < count ? 0xffff0000u : 0;
@@ -318,7 +340,8 @@ inline void PairValues(const RowPointers& rows, int count, int headDimVo, uint32
 /** One block of keys for one panel of kVecs vectors. */
 template <int kVecs>
 void PanelBlock(const AttentionParams& params, const LogitRule& rule, int32_t kvHead, Panel& panel, int64_t blockBegin,
-                int blockCount, const RowPointers& k, const RowPointers& v, const PanelScratch& scratch) {
+                int blockCount, const RowPointers& k, const RowPointers& v, const PanelPrefetch& prefetch,
+                const PanelScratch& scratch) {
   // Keys that no row of this panel sees are left out; the begin stays even for pairs of keys.
   const int skip = static_cast<int>(Most(0, panel.anyBegin - blockBegin)) & ~1;
   const int count = static_cast<int>(Least(blockCount, panel.anyEnd - blockBegin)) - skip;
@@ -326,15 +349,15 @@ void PanelBlock(const AttentionParams& params, const LogitRule& rule, int32_t kv
   const int64_t keyBegin = blockBegin + skip;
   const float scale = rule.Plain() ? rule.plainScale : 1.0f;
   const bool bf16 = UsesBf16(params);
-  if (!bf16) PanelScores<MacFloat, kVecs>(panel, k + skip, count, params.headDimQk, scale, scratch.scores);
+  if (!bf16) PanelScores<MacFloat, kVecs>(panel, k + skip, count, params.headDimQk, scale, prefetch, scratch.scores);
 #ifdef __AVX512BF16__
-  if (bf16) PanelScores<MacBf16, kVecs>(panel, k + skip, count, params.headDimQk / 2, scale, scratch.scores);
+  if (bf16) PanelScores<MacBf16, kVecs>(panel, k + skip, count, params.headDimQk / 2, scale, prefetch, scratch.scores);
 #endif
   const bool masked = PanelLogits(params, rule, panel, keyBegin, count, scratch.scores);
   PanelSoftmax(panel, count, scratch.scores);
   if (masked) {
     RowPointers original;
-    FindRows(params.v, kvHead, keyBegin, count, original);
+    FindRows(params.v, kvHead, keyBegin, keyBegin + count, original);
     if (AnyNonFinite(params, original, count, params.headDimVo, scratch.row)) {
       return PanelOutputGuarded(params, panel, original, count, scratch.scores, scratch.row);
     }
@@ -375,8 +398,8 @@ inline void RunPanels(const AttentionParams& params, const AttentionTile& tile, 
   RowPointers k, v;
   for (int64_t begin = tile.kvBegin; begin < tile.kvEnd; begin += kKvBlock) {
     const int count = static_cast<int>(Least(kKvBlock, tile.kvEnd - begin));
-    FindRows(params.k, tile.kvHead, begin, count, k);
-    FindRows(params.v, tile.kvHead, begin, count, v);
+    FindRows(params.k, tile.kvHead, begin, tile.kvEnd, k);
+    FindRows(params.v, tile.kvHead, begin, tile.kvEnd, v);
     if (convert) {
       ConvertRows(params, rope ? begin : -1, count, params.headDimQk, scratch.kBlock, k);
       ConvertRows(params, -1, count, params.headDimVo, scratch.vBlock, v);
@@ -390,18 +413,23 @@ inline void RunPanels(const AttentionParams& params, const AttentionTile& tile, 
 #endif
     for (int p = 0; p < numPanels; ++p) {
       Panel& panel = scratch.panels[p];
+      PanelPrefetch prefetch = {v, 0, 0};
+      if (p == 0 && !convert) {
+        prefetch.kBytes = params.headDimQk * (UsesBf16(params) ? 2 : 4);
+        prefetch.vBytes = UsesBf16(params) ? 0 : params.headDimVo * 4;
+      }
       switch (panel.Vecs()) {
         case 1:
-          PanelBlock<1>(params, rule, tile.kvHead, panel, begin, count, k, v, scratch);
+          PanelBlock<1>(params, rule, tile.kvHead, panel, begin, count, k, v, prefetch, scratch);
           break;
         case 2:
-          PanelBlock<2>(params, rule, tile.kvHead, panel, begin, count, k, v, scratch);
+          PanelBlock<2>(params, rule, tile.kvHead, panel, begin, count, k, v, prefetch, scratch);
           break;
         case 3:
-          PanelBlock<3>(params, rule, tile.kvHead, panel, begin, count, k, v, scratch);
+          PanelBlock<3>(params, rule, tile.kvHead, panel, begin, count, k, v, prefetch, scratch);
           break;
         default:
-          PanelBlock<kPanelVecs>(params, rule, tile.kvHead, panel, begin, count, k, v, scratch);
+          PanelBlock<kPanelVecs>(params, rule, tile.kvHead, panel, begin, count, k, v, prefetch, scratch);
       }
     }
   }

@@ -41,13 +41,22 @@ FLASHINFER_INLINE const uint8_t* RowAt(const RowSource& source, int32_t head, in
   return page + source.pages[j / source.pageSize] * source.pageStride + j % source.pageSize * source.rowStride;
 }
 
-/** The micro-kernels take rows in groups; the last group is filled up with the last row. */
-constexpr int kRowPadding = 16;
-using RowPointers = const uint8_t * [kKvBlock + kRowPadding];
+/**
+ * Rows of a block, and some behind it: the micro-kernels take up to 16 rows at once and prefetch 16 further on. In NHD
+ * the rows of a head are far apart, which hardware prefetchers do not follow.
+ */
+constexpr int kRowsAhead = 16;
+constexpr int kRowPointers = kKvBlock + 2 * kRowsAhead;
+using RowPointers = const uint8_t* [kRowPointers];
 
-inline void FindRows(const RowSource& source, int32_t head, int64_t begin, int count, RowPointers& rows) {
-  for (int n = 0; n < count; ++n) rows[n] = RowAt(source, head, begin + n);
-  for (int n = count; n < count + kRowPadding && count > 0; ++n) rows[n] = rows[count - 1];
+/** Rows from `begin`; in place of those from `end` on, the last one. */
+inline void FindRows(const RowSource& source, int32_t head, int64_t begin, int64_t end, RowPointers& rows) {
+  for (int n = 0; n < kRowPointers; ++n) rows[n] = RowAt(source, head, Least(begin + n, end - 1));
+}
+
+/** Prefetches a row of `bytes`. */
+FLASHINFER_INLINE void PrefetchRow(const uint8_t* row, int bytes) {
+  for (int b = 0; b < bytes; b += 64) PrefetchLine(row + b);
 }
 
 template <class T>
@@ -91,11 +100,12 @@ inline void ConvertRows(const AttentionParams& params, int64_t ropeFrom, int cou
                         RowPointers& rows) {
   for (int n = 0; n < count; ++n) {
     float* row = buffer + static_cast<int64_t>(n) * length;
+    PrefetchRow(rows[n + kRowsAhead], length * (params.kvDtype == DType::kFloat32 ? 4 : 2));
     ConvertRow(params.kvDtype, rows[n], row, length);
     if (ropeFrom >= 0) RotateRow(params, ropeFrom + n, row);
     rows[n] = reinterpret_cast<const uint8_t*>(row);
   }
-  for (int n = count; n < count + kRowPadding && count > 0; ++n) rows[n] = rows[count - 1];
+  for (int n = count; n < kRowPointers; ++n) rows[n] = rows[count - 1];
 }
 
 /** Query row `row` (packed: i * groupSize + g) of a kv head as floats, rotated where RoPE is on. */

@@ -8,6 +8,7 @@
 // Every instruction set provides: Vec, Mask, kLanes, kRegisters (architectural vector registers),
 //   kMinExponent, and
 //   Set1 Zero Load Store Fma Add Sub Mul Div Max Min Abs CopySign Round Scale2 (x * 2^n, integral n) Less Select Sum MaxLane
+//   StoreSums (the sums of an array of vectors)
 //   Load of half_t, bfloat16_t, fp8_e4m3_t, fp8_e5m2_t; LoadHead (the first 8 elements, the rest 0), StoreHead.
 // Max(a, b) and Min(a, b) return b where either is NaN.
 #pragma once

@@ -42,6 +42,26 @@ FLASHINFER_INLINE float Sum(Vec x) {
   y = _mm_add_ps(y, _mm_movehl_ps(y, y));
   return _mm_cvtss_f32(_mm_add_ss(y, _mm_movehdup_ps(y)));
 }
+namespace detail {
+
+/** In both halves, the sums of that half of four vectors. */
+FLASHINFER_INLINE __m256 HalfSums(const Vec* x) {
+  const __m256 a = _mm256_add_ps(_mm256_unpacklo_ps(x[0], x[1]), _mm256_unpackhi_ps(x[0], x[1]));
+  const __m256 b = _mm256_add_ps(_mm256_unpacklo_ps(x[2], x[3]), _mm256_unpackhi_ps(x[2], x[3]));
+  return _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee));
+}
+
+}  // namespace detail
+
+template <int kCount>
+FLASHINFER_INLINE void StoreSums(const Vec (&x)[kCount], float* sums) {
+  static_assert(kCount % 8 == 0, "sums are made eight at a time");
+  for (int i = 0; i < kCount; i += 8) {
+    const __m256 a = detail::HalfSums(x + i);
+    const __m256 b = detail::HalfSums(x + i + 4);
+    Store(sums + i, _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31)));
+  }
+}
 FLASHINFER_INLINE float MaxLane(Vec x) {
   __m128 y = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
   y = _mm_max_ps(y, _mm_movehl_ps(y, y));

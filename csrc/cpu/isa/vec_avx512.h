@@ -34,6 +34,32 @@ FLASHINFER_INLINE Vec Scale2(Vec x, Vec n) { return _mm512_scalef_ps(x, n); }
 FLASHINFER_INLINE Mask Less(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
 FLASHINFER_INLINE Vec Select(Mask m, Vec yes, Vec no) { return _mm512_mask_blend_ps(m, no, yes); }
 FLASHINFER_INLINE float Sum(Vec x) { return _mm512_reduce_add_ps(x); }
+namespace detail {
+
+/** In every quarter, the sums of that quarter of four vectors. */
+FLASHINFER_INLINE __m512 QuarterSums(const Vec* x) {
+  const __m512 a = _mm512_add_ps(_mm512_unpacklo_ps(x[0], x[1]), _mm512_unpackhi_ps(x[0], x[1]));
+  const __m512 b = _mm512_add_ps(_mm512_unpacklo_ps(x[2], x[3]), _mm512_unpackhi_ps(x[2], x[3]));
+  return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+}
+/** Adds neighbouring quarters: a's two sums, then b's. */
+FLASHINFER_INLINE __m512 AddQuarters(__m512 a, __m512 b) {
+  return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+}
+
+}  // namespace detail
+
+template <int kCount>
+FLASHINFER_INLINE void StoreSums(const Vec (&x)[kCount], float* sums) {
+  static_assert(kCount == 8 || kCount == 16, "sums are made eight or sixteen at a time");
+  const __m512 a = detail::AddQuarters(detail::QuarterSums(x), detail::QuarterSums(x + 4));
+  if constexpr (kCount == 8) {
+    _mm256_storeu_ps(sums, _mm512_castps512_ps256(detail::AddQuarters(a, a)));
+  } else {
+    const __m512 b = detail::AddQuarters(detail::QuarterSums(x + 8), detail::QuarterSums(x + 12));
+    _mm512_storeu_ps(sums, detail::AddQuarters(a, b));
+  }
+}
 FLASHINFER_INLINE float MaxLane(Vec x) { return _mm512_reduce_max_ps(x); }
 
 namespace detail {
@@ -46,10 +72,8 @@ FLASHINFER_INLINE Vec FromBf16(__m256i bits) {
 FLASHINFER_INLINE Vec FromE4M3(__m128i bits) {
   const __m256i wide = _mm256_slli_epi16(_mm256_cvtepi8_epi16(bits), 7);
   const __m256i half = _mm256_and_si256(wide, _mm256_set1_epi16(static_cast<int16_t>(0xbf80)));
-  const __mmask16 nan =
-      _mm256_cmpeq_epi16_mask(_mm256_and_si256(half, _mm256_set1_epi16(0x3f80)), _mm256_set1_epi16(0x3f80));
-  const __m256i value = _mm256_mask_mov_epi16(half, nan, _mm256_set1_epi16(0x7e00));
-  return _mm512_mul_ps(_mm512_cvtph_ps(value), _mm512_set1_ps(256.0f));
+  const __mmask16 number = _mm_cmpneq_epi8_mask(_mm_or_si128(bits, _mm_set1_epi8(-128)), _mm_set1_epi8(-1));
+  return _mm512_mask_mul_ps(_mm512_set1_ps(__builtin_nanf("")), number, _mm512_cvtph_ps(half), _mm512_set1_ps(256.0f));
 }
 // The upper byte of a half.
 FLASHINFER_INLINE Vec FromE5M2(__m128i bits) {

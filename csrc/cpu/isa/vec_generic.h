@@ -102,6 +102,10 @@ FLASHINFER_INLINE Vec Select(Mask m, Vec yes, Vec no) {
   return detail::Map([&](int i) { return m.lane[i] ? yes.lane[i] : no.lane[i]; });
 }
 FLASHINFER_INLINE float Sum(Vec x) { return (x.lane[0] + x.lane[2]) + (x.lane[1] + x.lane[3]); }
+template <int kCount>
+FLASHINFER_INLINE void StoreSums(const Vec (&x)[kCount], float* sums) {
+  for (int i = 0; i < kCount; ++i) sums[i] = Sum(x[i]);
+}
 FLASHINFER_INLINE float MaxLane(Vec x) {
   float out = x.lane[0];
   for (int i = 1; i < kLanes; ++i) out = x.lane[i] > out ? x.lane[i] : out;

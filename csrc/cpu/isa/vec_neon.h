@@ -37,6 +37,13 @@ FLASHINFER_INLINE Vec Scale2(Vec x, Vec n) {
 FLASHINFER_INLINE Mask Less(Vec a, Vec b) { return vcltq_f32(a, b); }
 FLASHINFER_INLINE Vec Select(Mask m, Vec yes, Vec no) { return vbslq_f32(m, yes, no); }
 FLASHINFER_INLINE float Sum(Vec x) { return vaddvq_f32(x); }
+template <int kCount>
+FLASHINFER_INLINE void StoreSums(const Vec (&x)[kCount], float* sums) {
+  static_assert(kCount % 4 == 0, "sums are made four at a time");
+  for (int i = 0; i < kCount; i += 4) {
+    Store(sums + i, vpaddq_f32(vpaddq_f32(x[i], x[i + 1]), vpaddq_f32(x[i + 2], x[i + 3])));
+  }
+}
 FLASHINFER_INLINE float MaxLane(Vec x) { return vmaxvq_f32(x); }
 
 namespace detail {
