@@ -78,6 +78,7 @@ export const envVars = {
   } as EnvVar<string>,
   jitVerbose: flag('FLASHINFER_JIT_VERBOSE', 'Print the compiler command and its whole output.'),
   jitDebug: flag('FLASHINFER_JIT_DEBUG', 'Compile kernels with debug information and without optimisation.'),
+  jitLineInfo: flag('FLASHINFER_JIT_LINEINFO', 'Compile kernels with source lines for profilers; same speed.'),
   maxJobs: positiveInteger('MAX_JOBS', 'Most kernels compiled at once. Default: bounded by cores and free memory.'),
   cudaHome: text('CUDA_HOME', 'path', 'CUDA toolkit (nvcc, libnvrtc), tried first.'),
   cudaPath: text('CUDA_PATH', 'path', 'CUDA toolkit, tried when CUDA_HOME is unset.'),

@@ -9,6 +9,8 @@ export type {
 } from './attention/options.ts';
 export { singleDecodeWithKVCache, singlePrefillWithKVCache } from './attention/singleAttention.ts';
 export * from './errors.ts';
+export type { KernelSpec, ParamField, ParamType } from './jit/spec.ts';
+export { type KernelPlan, type WarmupOptions, type WarmupProgress, warmup } from './jit/warmup.ts';
 export * as cuda from './runtime/cuda.ts';
 export { type Device, defaultDevice, setDefaultDevice } from './runtime/device.ts';
 export { manualSeed } from './runtime/seed.ts';

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which architecture a kernel is compiled for. Numbers are compute capabilities: 90 is sm_90.
-import { FlashInferError, UnsupportedError } from '../errors.ts';
+import { UnsupportedError } from '../errors.ts';
 import type { KernelSpec } from './spec.ts';
 
 /** A compile target: `sm_80`, `sm_90a` (that architecture only), `sm_120f` (its family). */
@@ -44,24 +44,8 @@ export function parseTarget(text: string): ParsedTarget {
   return { sm, suffix: match[2] as ParsedTarget['suffix'] };
 }
 
-function formatTarget({ sm, suffix }: ParsedTarget): Target {
+export function formatTarget({ sm, suffix }: ParsedTarget): Target {
   return `sm_${sm}${suffix}`;
-}
-
-/** FLASHINFER_CUDA_ARCH_LIST, e.g. `9.0a 12.0f`; separated by spaces, commas or semicolons. */
-export function parseArchList(text: string): Target[] {
-  try {
-    return text
-      .split(/[\s,;]+/)
-      .filter(Boolean)
-      .map((item) => formatTarget(parseTarget(item)));
-  } catch (cause) {
-    throw new FlashInferError(
-      'ERR_FLASHINFER_INVALID_ENV',
-      `FLASHINFER_CUDA_ARCH_LIST is '${text}'; ${cause instanceof Error ? cause.message : cause}`,
-      { cause },
-    );
-  }
 }
 
 /** Whether a cubin of this target runs on a GPU of compute capability `sm`. */

@@ -3,8 +3,9 @@
 import { existsSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
+import { env } from '../envVars.ts';
 import { packageRoot, packageVersion } from '../packageRoot.ts';
-import { parseArchList, type Target } from './arch.ts';
+import { formatTarget, parseTarget, type Target } from './arch.ts';
 import type { CodegenOptions } from './flags.ts';
 
 export interface JitConfig {
@@ -19,27 +20,23 @@ export interface JitConfig {
   readonly verbose: boolean;
   /** FLASHINFER_CUDA_ARCH_LIST; empty: the GPU's own architecture. */
   readonly archList: readonly Target[];
-  /** FLASHINFER_CUBIN_DIR, in place of the folder in @flashinfer/cubin. */
+  /** FLASHINFER_CUBIN_DIR, searched before the folder in @flashinfer/cubin. */
   readonly cubinDir: string | undefined;
   readonly libraryVersion: string;
 }
 
 export function jitConfig(): JitConfig {
-  const env = process.env;
+  const version = packageVersion();
   return {
-    cacheRoot: join(env.FLASHINFER_WORKSPACE_BASE || userCacheHome(), 'flashinfer', packageVersion()),
+    cacheRoot: join(env.workspaceBase ?? userCacheHome(), 'flashinfer', version),
     includeRoots: [includeRoot()],
-    codegen: { debug: flag(env.FLASHINFER_JIT_DEBUG), lineInfo: flag(env.FLASHINFER_JIT_LINEINFO) },
-    disableJit: flag(env.FLASHINFER_DISABLE_JIT),
-    verbose: flag(env.FLASHINFER_JIT_VERBOSE),
-    archList: parseArchList(env.FLASHINFER_CUDA_ARCH_LIST ?? ''),
-    cubinDir: env.FLASHINFER_CUBIN_DIR || undefined,
-    libraryVersion: packageVersion(),
+    codegen: { debug: env.jitDebug, lineInfo: env.jitLineInfo },
+    disableJit: env.disableJit,
+    verbose: env.jitVerbose,
+    archList: (env.cudaArchList ?? []).map((arch) => formatTarget(parseTarget(arch))),
+    cubinDir: env.cubinDir,
+    libraryVersion: version,
   };
-}
-
-function flag(value: string | undefined): boolean {
-  return value !== undefined && value !== '' && value !== '0';
 }
 
 function userCacheHome(): string {

@@ -3,6 +3,7 @@
 import { FlashInferError } from '../errors.ts';
 import type { KernelHandle, KernelInfo, NativeCuda, Ptr } from '../native/binding.ts';
 import { native, toFlashInferError } from '../native/load.ts';
+import { smArch } from '../runtime/device.ts';
 import { targetFor } from './arch.ts';
 import { runSync } from './bothWays.ts';
 import { jitEnvironment } from './environment.ts';
@@ -99,7 +100,7 @@ export function getKernel(spec: KernelSpec, deviceIndex: number): Kernel {
 
 function loadKernel(spec: KernelSpec, deviceIndex: number): Kernel {
   const jit = jitEnvironment();
-  const target = targetFor(deviceSm(deviceIndex), spec, jit.config.archList);
+  const target = targetFor(smArch(deviceIndex), spec, jit.config.archList);
   return installModule(jit, spec, deviceIndex, runSync(resolveModule(jit, spec, target, { blocking: true })));
 }
 
@@ -178,19 +179,4 @@ function failure(cause: unknown, uri: string): { error: FlashInferError; stale: 
   // The addon reports a struct shorter than the kernel's as INTERNAL.
   const stale = code === 'INTERNAL' || (driverCode !== undefined && staleResults.has(driverCode));
   return { error: toFlashInferError(cause, `getKernel: ${uri}`), stale };
-}
-
-const smOfDevice: number[] = [];
-
-/** @internal Compute capability of a device, e.g. 90. */
-export function deviceSm(deviceIndex: number): number {
-  const known = smOfDevice[deviceIndex];
-  if (known !== undefined) return known;
-  try {
-    const { major, minor } = native().cuda.deviceProperties(deviceIndex);
-    smOfDevice[deviceIndex] = major * 10 + minor;
-    return major * 10 + minor;
-  } catch (error) {
-    throw toFlashInferError(error, 'getKernel');
-  }
 }

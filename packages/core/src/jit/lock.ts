@@ -2,9 +2,9 @@
 // A lock between processes on one module; the system drops it when its holder dies, so it is never stale.
 import { setTimeout as sleepAsync } from 'node:timers/promises';
 import { CacheError } from '../errors.ts';
+import { notice } from '../logging.ts';
 import { native } from '../native/load.ts';
 import { type Procedure, perform, type Step } from './bothWays.ts';
-import { logLine } from './log.ts';
 
 const firstWaitMs = 5;
 const longestWaitMs = 100;
@@ -34,7 +34,7 @@ export function* acquireLock(path: string, what: string, blocking: boolean): Pro
     const waited = performance.now() - start;
     if (waited > timeoutMs) throw lockTimeout(path, what);
     if (waited > silentMs && !logged) {
-      logLine(`waiting for another process or thread that compiles ${what} (lock ${path})`);
+      notice(`waiting for another process or thread that compiles ${what} (lock ${path})`);
       logged = true;
     }
     yield* perform(sleep(waitMs));

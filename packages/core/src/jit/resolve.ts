@@ -3,6 +3,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { BinaryNotFoundError, CompileError } from '../errors.ts';
+import { notice } from '../logging.ts';
 import type { Target } from './arch.ts';
 import { type Procedure, perform } from './bothWays.ts';
 import type { KernelCache } from './cache.ts';
@@ -12,7 +13,6 @@ import type { JitConfig } from './config.ts';
 import { manifestFile, manifestText } from './entry.ts';
 import { type ModuleKey, moduleKey } from './key.ts';
 import { acquireLock } from './lock.ts';
-import { logLine } from './log.ts';
 import type { KernelSource } from './sources.ts';
 import type { KernelSpec } from './spec.ts';
 
@@ -32,6 +32,8 @@ export interface JitEnvironment {
   readonly cache: KernelCache;
   readonly sources: readonly KernelSource[];
   readonly findCompiler: (target: Target) => Compiler | undefined;
+  /** Release of what findCompiler gives, without opening it. */
+  readonly compilerRelease: (target: Target) => string | undefined;
 }
 
 export interface ResolveOptions {
@@ -49,23 +51,19 @@ export function* resolveModule(
   options: ResolveOptions,
 ): Procedure<ResolvedModule> {
   const key = moduleKey(spec, jit.config);
-  const compiler = jit.config.disableJit ? undefined : jit.findCompiler(target);
   if (options.rejected === undefined) {
-    const found = findCompiled(jit, key, target, compiler);
+    const found = findCompiled(jit, key, target);
     if (found !== undefined) return found;
   }
   if (jit.config.disableJit) throw jitDisabled(jit, key, target);
+  const compiler = jit.findCompiler(target);
   if (compiler === undefined) throw compilerNotFound(key.uri, target);
   return yield* build(jit, spec, key, target, compiler, options);
 }
 
-function findCompiled(
-  jit: JitEnvironment,
-  { uri }: ModuleKey,
-  target: Target,
-  compiler: Compiler | undefined,
-): ResolvedModule | undefined {
-  const state = jit.cache.read(target, uri, compiler?.release);
+function findCompiled(jit: JitEnvironment, { uri }: ModuleKey, target: Target): ResolvedModule | undefined {
+  const release = jit.config.disableJit ? undefined : jit.compilerRelease(target);
+  const state = jit.cache.read(target, uri, release);
   if (state.kind === 'valid') {
     return { uri, target, cubin: state.entry.cubin, origin: 'cache', path: jit.cache.root };
   }
@@ -107,7 +105,7 @@ function* build(
     }
     const reason = state.kind === 'corrupt' ? state.reason : options.rejected;
     if (state.kind !== 'absent' && unlock !== undefined) {
-      logLine(`rebuilding ${key.uri} for ${target}: ${reason}; the old entry is kept in ${cache.quarantine(folder)}`);
+      notice(`rebuilding ${key.uri} for ${target}: ${reason}; the old entry is kept in ${cache.quarantine(folder)}`);
     }
     if (options.blocking) logBlockingCompile(key.uri, target, compiler, cache);
     return yield* compileAndPublish(jit, spec, key, target, compiler, folder, unlock !== undefined);
@@ -119,7 +117,7 @@ function* build(
 }
 
 function logBlockingCompile(uri: string, target: Target, compiler: Compiler, cache: KernelCache): void {
-  logLine(
+  notice(
     `compiling ${uri} for ${target} with ${compiler.kind} ${compiler.release}, not found in ${cache.root} or an add-on ` +
       'package; this call blocks until it is done; `await warmup(...)` at start or @flashinfer/jit-cache avoids it',
   );
@@ -147,11 +145,11 @@ function* compileAndPublish(
       includeRoots: config.includeRoots,
       options: config.codegen,
     };
-    if (config.verbose) logLine(compiler.command(unit));
+    if (config.verbose) notice(compiler.command(unit));
     const start = performance.now();
     const { cubin, log } = yield* compileOrExplain(cache, uri, compiler, unit);
     const seconds = Math.round(performance.now() - start) / 1000;
-    if (config.verbose) logLine(`${uri}: ${seconds} s\n${log}`);
+    if (config.verbose) notice(`${uri}: ${seconds} s\n${log}`);
     const files = { 'kernel.cubin': cubin, 'source.cu': Buffer.from(source), 'log.txt': Buffer.from(log) };
     const manifest = manifestText(
       {

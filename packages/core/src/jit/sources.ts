@@ -4,13 +4,13 @@ import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { BinaryNotFoundError } from '../errors.ts';
+import { notice } from '../logging.ts';
 import { packageRoot } from '../packageRoot.ts';
 import { parseTarget, type Target } from './arch.ts';
 import { listFolder } from './compilers/cudaHomes.ts';
 import type { JitConfig } from './config.ts';
 import { cubinSm } from './cubin.ts';
 import { readEntry, sha256 } from './entry.ts';
-import { logLine } from './log.ts';
 
 export interface FoundKernel {
   readonly cubin: Uint8Array;
@@ -28,8 +28,9 @@ export function kernelSources(config: JitConfig): KernelSource[] {
   const sources: KernelSource[] = [];
   const jitCache = addOnFolder('@flashinfer/jit-cache', 'modules', config.libraryVersion);
   if (jitCache !== undefined) sources.push(moduleFolder(jitCache));
-  const cubins = config.cubinDir ?? addOnFolder('@flashinfer/cubin', 'cubins', config.libraryVersion);
-  if (cubins !== undefined) sources.push(cubinFolder(cubins, config.cubinDir !== undefined));
+  if (config.cubinDir !== undefined) sources.push(cubinFolder(config.cubinDir, true));
+  const cubins = addOnFolder('@flashinfer/cubin', 'cubins', config.libraryVersion);
+  if (cubins !== undefined) sources.push(cubinFolder(cubins, false));
   return sources;
 }
 
@@ -43,7 +44,7 @@ export function moduleFolder(folder: string): KernelSource {
         const path = join(folder, version, target, uri);
         const state = readEntry(path, uri, target);
         if (state.kind === 'valid') return { cubin: state.entry.cubin, path: join(path, 'kernel.cubin') };
-        if (state.kind === 'corrupt') logLine(`ignoring ${path}: ${state.reason}; reinstall the package it belongs to`);
+        if (state.kind === 'corrupt') notice(`ignoring ${path}: ${state.reason}; reinstall the package it belongs to`);
       }
       return undefined;
     },
@@ -70,7 +71,7 @@ export function cubinFolder(folder: string, explicit: boolean): KernelSource {
       const problem = checkCubin(cubin, readManifest(folder)?.files[name], path, target);
       if (problem === undefined) return { cubin, path };
       if (explicit) throw problem;
-      logLine(`${problem.message}; ignoring it`);
+      notice(`${problem.message}; ignoring it`);
       return undefined;
     },
   };
@@ -123,7 +124,7 @@ function addOnFolder(name: string, folder: string, version: string): string | un
     const installed = (JSON.parse(readFileSync(manifest, 'utf8')) as { version: string }).version;
     if (installed === version) return existsSync(path) ? path : undefined;
     if (!reportedVersions.has(name)) {
-      logLine(`ignoring ${name} ${installed}: @flashinfer/core is ${version}; install the same version of both`);
+      notice(`ignoring ${name} ${installed}: @flashinfer/core is ${version}; install the same version of both`);
       reportedVersions.add(name);
     }
     return undefined;

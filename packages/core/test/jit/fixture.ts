@@ -4,7 +4,6 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterAll } from 'vitest';
-import type { Target } from '../../src/jit/arch.ts';
 import { KernelCache } from '../../src/jit/cache.ts';
 import type { Compiler } from '../../src/jit/compilers/compiler.ts';
 import { findNvcc, nvccCompiler } from '../../src/jit/compilers/nvcc.ts';
@@ -98,7 +97,8 @@ export function testJit(
     config,
     cache: new KernelCache(cacheRoot),
     sources: [],
-    findCompiler: (_target: Target) => compiler,
+    findCompiler: () => compiler,
+    compilerRelease: () => compiler?.release,
     ...changes,
     includeRoot,
   };

@@ -177,10 +177,30 @@ describe('ParamsPacker', () => {
     );
   });
 
-  it('refuses names that are no fields', () => {
-    expect(() => new ParamsPacker(spec).pack({ ...args, stride: 1 })).toThrow(
-      /stride are not fields; expected out, count, factor/,
-    );
+  it('refuses names that are no fields, and missing ones, at any launch and wherever they stand', () => {
+    const packer = new ParamsPacker(spec);
+    const noField = /stride are not fields; expected out, count, factor/;
+    expect(() => packer.pack({ ...args, stride: 1 })).toThrow(noField);
+    packer.pack(args);
+    expect(() => packer.pack({ ...args, stride: 1 })).toThrow(noField);
+    expect(() => packer.pack({ stride: 1, ...args })).toThrow(noField);
+    expect(() => packer.pack({ out: 1, factor: 1 } as never)).toThrow(/argument count is missing/);
+    expect(() => packer.pack({})).toThrow(/argument out is missing/);
+  });
+
+  it('writes the same bytes whatever the order of the arguments', () => {
+    const packer = new ParamsPacker(spec);
+    packer.pack(args);
+    const expected = packer.buffer.slice(0);
+    for (const names of [
+      ['factor', 'out', 'count'],
+      ['count', 'factor', 'out'],
+      ['out', 'count', 'factor'],
+    ] as const) {
+      new Uint8Array(packer.buffer).fill(0x5a);
+      packer.pack(Object.fromEntries(names.map((name) => [name, args[name]])));
+      expect(packer.buffer).toEqual(expected);
+    }
   });
 
   it('keeps NaN and infinities of floating-point fields', () => {

@@ -2,13 +2,12 @@
 // Where CUDA toolkits are installed.
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import { env } from '../../envVars.ts';
 
 export const cudaHomes = {
   /** CUDA_HOME, CUDA_PATH and CUDA_ROOT, in this order. */
   fromEnvironment(): string[] {
-    return [process.env.CUDA_HOME, process.env.CUDA_PATH, process.env.CUDA_ROOT].filter(
-      (home): home is string => home !== undefined && home !== '',
-    );
+    return [env.cudaHome, env.cudaPath, env.cudaRoot].filter((home) => home !== undefined);
   },
 
   /** The installers' default places, newest first. */

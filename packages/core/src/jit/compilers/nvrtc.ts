@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // NVRTC through the addon: in this process, without a host compiler.
-import { join } from 'node:path';
+import { basename, delimiter, join } from 'node:path';
 import { native } from '../../native/load.ts';
 import { nvccFlags, nvrtcFlags } from '../flags.ts';
 import { type Compiled, type Compiler, CompilerFailure, type CompileUnit, firstError, shellQuote } from './compiler.ts';
@@ -16,25 +16,49 @@ export interface NvrtcProbe {
 
 const isWindows = process.platform === 'win32';
 // libnvrtc.so.13, nvrtc64_130_0.dll; not libnvrtc-builtins, not libnvrtc.alt.so.
-const libraryName = isWindows ? /^nvrtc64_\d+_\d+\.dll$/i : /^libnvrtc\.so(?:\.\d+)?$/;
+const libraryName = isWindows ? /^nvrtc64_(\d+)\d_\d+\.dll$/i : /^libnvrtc\.so(?:\.(\d+))?$/;
+const builtinsName = isWindows ? /^nvrtc-builtins64_(\d+)(\d)\.dll$/i : /^libnvrtc-builtins\.so\.(\d+)\.(\d+)$/;
 
-/** Looks in the toolkits' library folders, then asks the system's loader (LD_LIBRARY_PATH, ld.so.cache, PATH). */
+/** Looks in {@link libraryFolders}, then asks the system's loader. Opens the library: some 100 ms the first time. */
 export function findNvrtc(): NvrtcProbe {
-  const folders = [...cudaHomes.fromEnvironment(), ...cudaHomes.usual()].flatMap(libraryFolders);
-  const candidates = folders.flatMap((folder) => librariesIn(folder));
+  const folders = libraryFolders();
+  const candidates = folders.flatMap(librariesIn);
   const { ok, library, version, error, searched } = native().nvrtc.probe(candidates);
   const places = [...folders.filter((folder) => librariesIn(folder).length === 0), ...searched];
   return ok ? { path: library, release: version, searched: places } : { error, searched: places };
 }
 
-function libraryFolders(home: string): string[] {
-  return isWindows
-    ? [join(home, 'bin', 'x64'), join(home, 'bin')]
-    : [
-        join(home, 'lib64'),
-        join(home, 'lib'),
-        join(home, 'targets', `${process.arch === 'arm64' ? 'sbsa' : 'x86_64'}-linux`, 'lib'),
-      ];
+/** Release of the library that {@link findNvrtc} is going to open, as file names tell it, or undefined. */
+export function nvrtcReleaseHint(): string | undefined {
+  const folder = libraryFolders().find((each) => librariesIn(each).length > 0);
+  if (folder === undefined) return undefined;
+  const major = libraryName.exec(basename(librariesIn(folder)[0] as string))?.[1];
+  return listFolder(folder)
+    .map((name) => builtinsName.exec(name))
+    .filter((match) => match !== null && (major === undefined || match[1] === major))
+    .map((match) => `${match?.[1]}.${match?.[2]}`)
+    .sort((a, b) => b.localeCompare(a, 'en', { numeric: true }))[0];
+}
+
+/** Toolkits named by the environment, the loader's path, conda, then toolkits and libraries in their usual places. */
+function libraryFolders(): string[] {
+  const { LD_LIBRARY_PATH, PATH, CONDA_PREFIX } = process.env;
+  const loaderPath = ((isWindows ? PATH : LD_LIBRARY_PATH) ?? '').split(delimiter).filter(Boolean);
+  const conda = CONDA_PREFIX ? [join(CONDA_PREFIX, isWindows ? 'Library\\bin' : 'lib')] : [];
+  const system = isWindows
+    ? []
+    : [`/usr/lib/${process.arch === 'arm64' ? 'aarch64' : 'x86_64'}-linux-gnu`, '/usr/lib64'];
+  return [
+    ...cudaHomes.fromEnvironment().flatMap(toolkitFolders),
+    ...loaderPath,
+    ...conda,
+    ...cudaHomes.usual().flatMap(toolkitFolders),
+    ...system,
+  ];
+}
+
+function toolkitFolders(home: string): string[] {
+  return isWindows ? [join(home, 'bin', 'x64'), join(home, 'bin')] : [join(home, 'lib64'), join(home, 'lib')];
 }
 
 /** Versioned names first, newest first: the bare name is there only with development files. */

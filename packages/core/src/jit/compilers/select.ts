@@ -3,7 +3,7 @@ import { CompileError } from '../../errors.ts';
 import { releaseSupports, requiredRelease, type Target } from '../arch.ts';
 import type { Compiler } from './compiler.ts';
 import { findNvcc, nvccCompiler } from './nvcc.ts';
-import { findNvrtc, nvrtcCompiler } from './nvrtc.ts';
+import { findNvrtc, nvrtcCompiler, nvrtcReleaseHint } from './nvrtc.ts';
 
 /** NVRTC before nvcc: it needs no host compiler and starts in milliseconds. Undefined when neither knows the target. */
 export function findCompiler(target: Target): Compiler | undefined {
@@ -16,6 +16,15 @@ export function findCompiler(target: Target): Compiler | undefined {
     return nvccCompiler(nvcc.path, nvcc.release);
   }
   return undefined;
+}
+
+/**
+ * Release of the compiler that {@link findCompiler} is going to give, from file names where they tell it: a process that
+ * finds all its kernels in the cache need not open NVRTC.
+ */
+export function compilerRelease(target: Target): string | undefined {
+  const hint = nvrtcReleaseHint();
+  return hint !== undefined && releaseSupports(hint, target) ? hint : findCompiler(target)?.release;
 }
 
 /** The error for when {@link findCompiler} found none: what each search saw, and the ways out. */
