@@ -2,6 +2,10 @@
 import { readFileSync, realpathSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { envVars } from './envVars.ts';
+import { FlashInferError } from './errors.ts';
+import { findNvcc, type NvccProbe } from './jit/compilers/nvcc.ts';
+import { findNvrtc, type NvrtcProbe } from './jit/compilers/nvrtc.ts';
+import { cacheInfo } from './jit/status.ts';
 import type { DeviceProperties, NativeBinding } from './native/binding.ts';
 import { addonCandidates, native } from './native/load.ts';
 import { packageRoot, packageVersion } from './packageRoot.ts';
@@ -13,9 +17,12 @@ export interface Config {
   system: { node: string; platform: string; arch: string };
   addon: { loaded: boolean; path: string | null; error: string | null };
   cpu: ReturnType<NativeBinding['cpu']['info']> | null;
-  cuda: { driver: ReturnType<NativeBinding['cuda']['probe']> | null };
+  /** `nvcc` and `nvrtc` compile kernels; one of them is enough. `null` where it takes the addon to look. */
+  cuda: { driver: ReturnType<NativeBinding['cuda']['probe']> | null; nvcc: NvccProbe; nvrtc: NvrtcProbe | null };
   gpus: ({ index: number; sm: string } & DeviceProperties)[];
   environment: EnvironmentEntry[];
+  /** Compiled modules of this version; `null` when a variable that places the cache is not valid. */
+  cache: ReturnType<typeof cacheInfo> | null;
 }
 
 /** One variable the library reads. `value` is what this process has; `valid` is false when reading it would throw. */
@@ -39,9 +46,10 @@ export function showConfig(): Config {
     system: { node: process.version, platform: process.platform, arch: process.arch },
     addon,
     cpu: binding?.cpu.info() ?? null,
-    cuda: { driver },
+    cuda: { driver, nvcc: findNvcc(), nvrtc: binding && findNvrtc() },
     gpus: binding && driver?.ok ? describeGpus(binding, driver.deviceCount ?? 0) : [],
     environment: describeEnvironment(),
+    cache: describeCache(),
   };
 }
 
@@ -91,4 +99,13 @@ function describeEnvironment(): EnvironmentEntry[] {
     const value = process.env[name]?.trim() || null;
     return { name, type, doc, value, valid: value === null || parse(value) !== undefined };
   });
+}
+
+function describeCache(): Config['cache'] {
+  try {
+    return cacheInfo();
+  } catch (error) {
+    if (error instanceof FlashInferError && error.code === 'ERR_FLASHINFER_INVALID_ENV') return null;
+    throw error;
+  }
 }

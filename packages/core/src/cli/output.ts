@@ -33,3 +33,10 @@ const borders = [
 export function status(ok: boolean, good: string, bad: string): string {
   return ok ? colors.green(good) : colors.red(bad);
 }
+
+/** `1.5 MiB` */
+export function formatBytes(bytes: number): string {
+  const units = ['bytes', 'KiB', 'MiB', 'GiB'];
+  const unit = Math.min(units.length - 1, Math.floor(Math.log2(Math.max(bytes, 1)) / 10));
+  return `${unit === 0 ? bytes : (bytes / 1024 ** unit).toFixed(1)} ${units[unit]}`;
+}

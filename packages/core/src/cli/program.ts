@@ -2,9 +2,11 @@
 // The `flashinfer` command: one file a subcommand, listed here.
 import { Command } from 'commander';
 import { packageVersion } from '../packageRoot.ts';
+import { clearCacheCommand } from './clearCacheCommand.ts';
+import { listModulesCommand } from './listModulesCommand.ts';
 import { showConfigCommand } from './showConfigCommand.ts';
 
-const commands = [showConfigCommand];
+const commands = [showConfigCommand, listModulesCommand, clearCacheCommand];
 
 /** A fresh program; errors of use print the help and exit with 1. */
 export function createProgram(): Command {

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+import { realpathSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { Command } from 'commander';
 import { type Config, showConfig } from '../showConfig.ts';
-import { printSection, type Row, status } from './output.ts';
+import { formatBytes, printSection, type Row, status } from './output.ts';
 
 export function showConfigCommand(): Command {
   return new Command('show-config')
@@ -15,7 +17,7 @@ export function showConfigCommand(): Command {
 }
 
 function printConfig(config: Config): void {
-  const { versions, system, addon, cpu, cuda, gpus, environment } = config;
+  const { versions, system, addon, cpu, cuda, gpus, environment, cache } = config;
   printSection('Packages', [
     ['@flashinfer/core', versions.core],
     ['@flashinfer/cubin', versions.cubin ?? 'not installed'],
@@ -28,8 +30,17 @@ function printConfig(config: Config): void {
     ['addon', status(addon.loaded, addon.path ?? 'loaded', addon.error ?? 'not loaded')],
     ['cpu device', cpu ? `${cpu.isa}, ${cpu.numThreads} of ${cpu.maxThreads} threads` : 'needs the addon'],
   ]);
-  printSection('CUDA', [['driver', describeDriver(cuda.driver)]]);
+  printSection('CUDA', [
+    ['driver', describeDriver(cuda.driver)],
+    ['nvcc', describeCompiler(cuda.nvcc)],
+    ['NVRTC', cuda.nvrtc ? describeCompiler(cuda.nvrtc) : 'needs the addon'],
+    ['toolkit', cuda.nvcc.path ? dirname(dirname(realpathSync(cuda.nvcc.path))) : 'not found'],
+  ]);
   printSection('GPUs', gpus.length > 0 ? gpus.map(gpuRow) : [['none', 'cpu is the default device']]);
+  printSection('Kernel cache', [
+    ['folder', cache?.path ?? 'unknown: a variable is not valid'],
+    ['modules', cache ? `${cache.count}, ${formatBytes(cache.bytes)}` : 'unknown'],
+  ]);
   printSection('Environment variables', environment.map(environmentRow));
 }
 
@@ -37,6 +48,11 @@ function describeDriver(driver: Config['cuda']['driver']): string {
   if (!driver) return 'needs the addon';
   if (driver.ok) return status(true, `${driver.library}, CUDA ${cudaVersion(driver.driverVersion ?? 0)}`, '');
   return status(false, '', `${driver.error ?? 'not found'}; looked for ${driver.searched.join(', ')}`);
+}
+
+function describeCompiler({ path, release, error, searched }: Config['cuda']['nvcc']): string {
+  if (path !== undefined && release !== undefined) return status(true, `${path}, CUDA ${release}`, '');
+  return status(false, '', `${error ?? 'not found'}; looked for ${searched.join(', ')}`);
 }
 
 /** The driver's encoding: 1000 * major + 10 * minor. */
