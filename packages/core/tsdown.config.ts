@@ -5,8 +5,8 @@ const index = 'src/index.ts';
 
 export default defineConfig({
   entry: { index },
-  // The command is ESM only.
-  format: { esm: { entry: { index, cli: 'src/cli/main.ts' } }, cjs: {} },
+  // The command, and what scripts/compile-kernels.mjs needs, are ESM only and not exported.
+  format: { esm: { entry: { index, cli: 'src/cli/main.ts', aot: 'src/aot.ts' } }, cjs: {} },
   dts: true,
   platform: 'node',
   fixedExtension: false,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { readFileSync, realpathSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { dirname } from 'node:path';
 import { envVars } from './envVars.ts';
 import { FlashInferError } from './errors.ts';
 import { findNvcc, type NvccProbe } from './jit/compilers/nvcc.ts';
@@ -18,7 +19,12 @@ export interface Config {
   addon: { loaded: boolean; path: string | null; error: string | null };
   cpu: ReturnType<NativeBinding['cpu']['info']> | null;
   /** `nvcc` and `nvrtc` compile kernels; one of them is enough. `null` where it takes the addon to look. */
-  cuda: { driver: ReturnType<NativeBinding['cuda']['probe']> | null; nvcc: NvccProbe; nvrtc: NvrtcProbe | null };
+  cuda: {
+    driver: ReturnType<NativeBinding['cuda']['probe']> | null;
+    toolkit: string | null;
+    nvcc: NvccProbe;
+    nvrtc: NvrtcProbe | null;
+  };
   gpus: ({ index: number; sm: string } & DeviceProperties)[];
   environment: EnvironmentEntry[];
   /** Compiled modules of this version; `null` when a variable that places the cache is not valid. */
@@ -41,12 +47,13 @@ interface EnvironmentEntry {
 export function showConfig(): Config {
   const { binding, addon } = describeAddon();
   const driver = binding?.cuda.probe() ?? null;
+  const nvcc = findNvcc();
   return {
     versions: describeVersions(),
     system: { node: process.version, platform: process.platform, arch: process.arch },
     addon,
     cpu: binding?.cpu.info() ?? null,
-    cuda: { driver, nvcc: findNvcc(), nvrtc: binding && findNvrtc() },
+    cuda: { driver, toolkit: nvcc.path ? toolkitOf(nvcc.path) : null, nvcc, nvrtc: binding && findNvrtc() },
     gpus: binding && driver?.ok ? describeGpus(binding, driver.deviceCount ?? 0) : [],
     environment: describeEnvironment(),
     cache: describeCache(),
@@ -85,6 +92,11 @@ function isLoaded(path: string, cache: NodeJS.Dict<unknown>): boolean {
   } catch {
     return false;
   }
+}
+
+/** nvcc is in the toolkit's `bin`; on PATH it may be a link. */
+function toolkitOf(nvcc: string): string {
+  return dirname(dirname(realpathSync(nvcc)));
 }
 
 function describeGpus(binding: NativeBinding, count: number): Config['gpus'] {

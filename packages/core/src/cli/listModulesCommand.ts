@@ -11,7 +11,8 @@ export function listModulesCommand(): Command {
     .action((name: string | undefined, { json }: { json?: boolean }) => {
       const modules = listCachedModules().filter(({ uri }) => name === undefined || uri.includes(name));
       if (json) console.log(JSON.stringify(modules, null, 2));
-      else if (modules.length === 0) console.log(name === undefined ? 'The cache is empty.' : `No module has ${name} in its name.`);
+      else if (modules.length === 0)
+        console.log(name === undefined ? 'The cache is empty.' : `No module has ${name} in its name.`);
       else printTable(modules.map(moduleRow));
     });
 }

@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-import { realpathSync } from 'node:fs';
-import { dirname } from 'node:path';
 import { Command } from 'commander';
 import { type Config, showConfig } from '../showConfig.ts';
 import { formatBytes, printSection, type Row, status } from './output.ts';
@@ -34,7 +32,7 @@ function printConfig(config: Config): void {
     ['driver', describeDriver(cuda.driver)],
     ['nvcc', describeCompiler(cuda.nvcc)],
     ['NVRTC', cuda.nvrtc ? describeCompiler(cuda.nvrtc) : 'needs the addon'],
-    ['toolkit', cuda.nvcc.path ? dirname(dirname(realpathSync(cuda.nvcc.path))) : 'not found'],
+    ['toolkit', cuda.toolkit ?? 'not found'],
   ]);
   printSection('GPUs', gpus.length > 0 ? gpus.map(gpuRow) : [['none', 'cpu is the default device']]);
   printSection('Kernel cache', [
