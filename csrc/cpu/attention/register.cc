@@ -19,6 +19,11 @@ class Args {
     Check(napi_get_value_double(env_, Property(env_, object_, name), &value), name);
     return value;
   }
+  bool Has(const char* name) const {
+    napi_valuetype type;
+    Check(napi_typeof(env_, Property(env_, object_, name), &type), name);
+    return type != napi_undefined;
+  }
   int64_t Integer(const char* name) const { return static_cast<int64_t>(Number(name)); }
   int32_t Int32(const char* name) const { return static_cast<int32_t>(Number(name)); }
   template <class T>
@@ -37,7 +42,8 @@ void CheckMemorySafety(const AttentionParams& p) {
   const bool ok = !badDim(p.headDimQk) && !badDim(p.headDimVo) && p.qoLen >= 0 && p.kvLen >= 0 && p.numKvHeads > 0 &&
                   p.numQoHeads % p.numKvHeads == 0 && p.qDtype <= DType::kFloat32 && p.outDtype <= DType::kFloat32 &&
                   p.kvDtype <= DType::kFloat8E5M2 && (p.maskMode != MaskMode::kCustom || p.customMask != nullptr) &&
-                  (p.posEncodingMode != PosEncodingMode::kAlibi || p.alibiSlopes != nullptr);
+                  (p.posEncodingMode != PosEncodingMode::kAlibi || p.alibiSlopes != nullptr) &&
+                  (p.k.pages == nullptr || p.k.pageSize > 0);
   if (!ok) throw NativeError("INTERNAL", "cpu.attention: arguments that the kernels cannot take; please report");
 }
 
@@ -59,6 +65,12 @@ void Attention(CpuState& state, JsValue object) {
   p.v.base = args.Pointer<const uint8_t>("v");
   p.v.rowStride = args.Integer("vStrideN") * kvBytes;
   p.v.headStride = args.Integer("vStrideH") * kvBytes;
+  if (args.Has("pageIndices")) {
+    p.k.pages = p.v.pages = args.Pointer<const int32_t>("pageIndices");
+    p.k.pageSize = p.v.pageSize = args.Integer("pageSize");
+    p.k.pageStride = args.Integer("kStridePage") * kvBytes;
+    p.v.pageStride = args.Integer("vStridePage") * kvBytes;
+  }
   p.out = args.Pointer<void>("out");
   p.lse = args.Pointer<float>("lse");
   p.qoLen = args.Integer("qoLen");

@@ -101,6 +101,14 @@ export interface CpuAttentionArgs {
   vScale: number;
   /** Multiplies the base-2 log-sum-exp: 1, or ln 2 for base e. */
   lseFactor: number;
+  /**
+   * A paged KV-cache: int32 page ids `[ceil(kvLen / pageSize)]`. Key j is then slot j % pageSize of page
+   * pageIndices[j / pageSize]; k and v point at page 0, and kStrideN and vStrideN are the strides between slots.
+   */
+  pageIndices?: Ptr;
+  pageSize?: number;
+  kStridePage?: number;
+  vStridePage?: number;
 }
 
 /**

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // `cpu.attention` on every instruction set of this machine, against the float64 reference. Inputs and outputs sit in
 // buffers of NaN and poison with odd strides, so that reading or writing beside a row shows.
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { Worker } from 'node:worker_threads';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import type { CpuAttentionArgs, CpuIsa } from '../../src/native/binding.ts';
-import { native } from '../../src/native/load.ts';
+import { addonCandidates, native } from '../../src/native/load.ts';
+import { packageRoot } from '../../src/packageRoot.ts';
 import { type DType, dtypes } from '../../src/tensor/dtype.ts';
 import { type AttentionReferenceOptions, alibiSlopes, attentionReference } from '../reference/attention.ts';
 import { attentionTolerance, expectClose, expectLseClose } from '../reference/compare.ts';
@@ -54,6 +58,8 @@ interface Case {
   /** Changes the random inputs, `[rows, heads, dim]` flat. */
   edit?: (inputs: { q: Float32Array; k: Float32Array; v: Float32Array }) => void;
   lseFactor?: number;
+  /** Spreads the keys over a paged cache of this page size, in random pages. */
+  pageSize?: number;
 }
 
 const blocks: number[] = [];
@@ -113,7 +119,44 @@ function widen16(bits: number, dtype: 'float16' | 'bfloat16'): number {
   return bits & 0x8000 ? -value : value;
 }
 
+type Placed = ReturnType<typeof place>;
+
 let stream = 0;
+
+/** Moves the rows of K and V, placed by {@link place}, into the pages of one cache `[pages, 2, pageSize, heads, dim]`. */
+function paginate(c: Case, pageSize: number, kvDtype: Floating, k: Placed, v: Placed): Partial<CpuAttentionArgs> {
+  const width = dtypes[kvDtype].bytes;
+  const heads = c.numKvHeads;
+  const rowBytes = (c.headDimVo ?? c.headDim) * width;
+  const slot = heads * rowBytes;
+  const used = Math.ceil(c.kvLen / pageSize);
+  const random = uniformSource(++stream);
+  const shuffled = Array.from({ length: used + 3 }, (_, id) => ({ id, key: random() })).sort((a, b) => a.key - b.key);
+  const pages = Int32Array.from(shuffled, ({ id }) => id);
+  const cache = new Uint8Array((used + 3) * 2 * pageSize * slot).fill(0xff);
+  for (let j = 0; j < c.kvLen; ++j) {
+    for (let h = 0; h < heads; ++h) {
+      [k, v].forEach((rows, which) => {
+        const from = rows.offset(j, h, 0) * width;
+        const to = ((pages[Math.floor(j / pageSize)]! * 2 + which) * pageSize + (j % pageSize)) * slot + h * rowBytes;
+        cache.set(rows.bytes.subarray(from, from + rowBytes), to);
+      });
+    }
+  }
+  const ptr = alloc(cache);
+  return {
+    k: ptr,
+    v: ptr + pageSize * slot,
+    kStrideN: slot / width,
+    vStrideN: slot / width,
+    kStrideH: rowBytes / width,
+    vStrideH: rowBytes / width,
+    pageIndices: alloc(new Uint8Array(pages.buffer)),
+    pageSize,
+    kStridePage: (2 * pageSize * slot) / width,
+    vStridePage: (2 * pageSize * slot) / width,
+  };
+}
 
 function run(c: Case) {
   const { qoLen, kvLen, numQoHeads, numKvHeads, headDim } = c;
@@ -173,6 +216,7 @@ function run(c: Case) {
     ropeTheta: options.ropeTheta ?? 1e4,
     vScale: options.vScale ?? 1,
     lseFactor: c.lseFactor ?? 1,
+    ...(c.pageSize ? paginate(c, c.pageSize, kvDtype, k, v) : {}),
   };
   const compute = () => {
     cpu.attention(args);
@@ -204,6 +248,7 @@ function run(c: Case) {
   };
   const shape = { qoLen, kvLen, numQoHeads, numKvHeads, headDimQk: headDim, headDimVo };
   return {
+    args,
     compute,
     reference: () => attentionReference(shape, { q: q.held, k: k.held, v: v.held }, options),
     headDimVo,
@@ -539,6 +584,23 @@ describe('values that are not finite', () => {
   });
 });
 
+describe('paged keys', () => {
+  it.each([1, 3, 16, 200])('page size %i', (pageSize) => {
+    for (const kvDtype of ['float32', 'bfloat16', 'float8_e5m2'] as const) {
+      for (const [qoLen, kvLen] of [
+        [1, 700],
+        [5, 65],
+        [70, 131],
+      ] as const) {
+        const qDtype = kvDtype === 'bfloat16' ? 'bfloat16' : 'float32';
+        const c: Case = { qoLen, kvLen, numQoHeads: 4, numKvHeads: 2, headDim: 64, qDtype, kvDtype, pageSize };
+        check({ ...c, options: { causal: true } });
+        check({ ...c, options: { windowLeft: 40, posEncodingMode: 'ROPE_LLAMA' } });
+      }
+    }
+  });
+});
+
 describe('split keys', () => {
   it('long contexts with few heads', () => {
     for (const c of [
@@ -593,6 +655,33 @@ describe('threads', () => {
     } finally {
       cpu.setNumThreads(numThreads);
     }
+  });
+
+  it('worker threads may compute at the same time, come and go', async () => {
+    const c: Case = { qoLen: 40, kvLen: 900, numQoHeads: 8, numKvHeads: 2, headDim: 64, options: { causal: true } };
+    const { compute, args } = run(c);
+    const expected = compute().bytes;
+    const path = addonCandidates(packageRoot()).find((candidate) => existsSync(candidate));
+    const source = `const { workerData } = require('node:worker_threads');
+      const { cpu } = require(workerData.path);
+      for (let n = 0; n < 30; ++n) cpu.attention(workerData.args);`;
+    for (let round = 0; round < 2; ++round) {
+      const outs = Array.from({ length: 3 }, () => alloc(new Uint8Array(expected.length).fill(0xcd)));
+      const lse = outs.map(() => alloc(new Uint8Array(40 * 8 * 4)));
+      await Promise.all(
+        outs.map(async (out, n) => {
+          const workerData = { path, args: { ...args, out, lse: lse[n] } };
+          const [exitCode] = await once(new Worker(source, { eval: true, workerData }), 'exit');
+          expect(exitCode).toBe(0);
+        }),
+      );
+      for (const out of outs) {
+        const bytes = new Uint8Array(expected.length);
+        host.read(out, bytes);
+        expect(Buffer.compare(bytes, expected)).toBe(0);
+      }
+    }
+    expect(Buffer.compare(compute().bytes, expected)).toBe(0);
   });
 
   it('info names the instruction set in use and refuses others', () => {
