@@ -7,7 +7,8 @@ export default defineConfig({
   entry: { index },
   // The command, and what scripts/compile-kernels.mjs needs, are ESM only and not exported.
   format: { esm: { entry: { index, cli: 'src/cli/main.ts', aot: 'src/aot.ts' } }, cjs: {} },
-  dts: true,
+  // Members marked @internal are for the other modules of this package.
+  dts: { compilerOptions: { stripInternal: true } },
   platform: 'node',
   fixedExtension: false,
 });

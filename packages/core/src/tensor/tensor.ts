@@ -34,8 +34,8 @@ export class Tensor<D extends DType = DType> {
   private readonly byteOffset: number;
   private isDisposed = false;
 
-  /** @internal Tensors come from `tensor`, `fromBits`, `empty` and the like, and from views. */
-  constructor(
+  /** Tensors come from `tensor`, `fromBits`, `empty` and the like, and from views. */
+  private constructor(
     storage: Storage,
     dtype: D,
     device: Device,
