@@ -35,6 +35,9 @@ Ptr MemAlloc(CudaState& state, int32_t ordinal, uint64_t bytes, Ptr streamPtr) {
     FLASHINFER_CU(ordinal, cuCtxSynchronize);
     FLASHINFER_CU(ordinal, cuMemPoolTrimTo, device.pool, 0);
     result = TryAlloc(api, device, &ptr, size, stream.handle);
+    // A request that fails in the end leaves the pool holding what it could get, out of the reach of graphs and of
+    // other processes.
+    if (result == CUDA_ERROR_OUT_OF_MEMORY) FLASHINFER_CU(ordinal, cuMemPoolTrimTo, device.pool, 0);
   }
   if (result == CUDA_ERROR_OUT_OF_MEMORY) ThrowOutOfMemory(device, result, bytes);
   CheckResult(result, "cuMemAllocAsync", ordinal);
