@@ -32,7 +32,7 @@ function positiveInteger(name: string, doc: string): EnvVar<number | undefined> 
   };
 }
 
-/** 0 nothing, 1 names of the operators called, 3 their tensors and options, 5 statistics of the tensors too. */
+/** 0 nothing, 1 names of the operators called, 3 their tensors and options, 5 statistics of the values too, which waits for the GPU. */
 export type LogLevel = 0 | 1 | 3 | 5;
 const logLevels: readonly LogLevel[] = [0, 1, 3, 5];
 

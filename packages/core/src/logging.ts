@@ -43,14 +43,18 @@ export function log(level: 1 | 3 | 5, text: () => string): void {
   if (enabled >= level) write(`flashinfer: ${text()}\n`);
 }
 
-/** A tensor as level 3 shows it; structural, so that this file imports nothing of the library. */
-export interface DescribedTensor {
+/** A tensor as it is shown; structural, so that this file imports nothing of the library. */
+interface DescribedTensor {
   readonly shape: readonly number[];
   readonly dtype: string;
   readonly device: string;
+  toArraySync(): ArrayLike<number | bigint>;
 }
 
-/** Logs the call of an operator: its name at level 1, its arguments from level 3 on. */
+/**
+ * Logs the call of an operator: its name at level 1, its arguments from level 3 on, with statistics of the values of
+ * tensors at level 5, for which it waits for the GPU.
+ */
 export function logCall(name: string, args: Readonly<Record<string, unknown>>): void {
   const level = logLevel();
   if (level === 0) return;
@@ -65,10 +69,33 @@ function describeValue(value: unknown): string {
   if (typeof value !== 'object' || value === null) return String(value);
   if ('shape' in value && 'dtype' in value && 'device' in value) {
     const { shape, dtype, device } = value as DescribedTensor;
-    return `${dtype}[${shape.join(', ')}]@${device}`;
+    const statistics = logLevel() < 5 ? '' : ` (${describeValues(value as DescribedTensor)})`;
+    return `${dtype}[${shape.join(', ')}]@${device}${statistics}`;
   }
   if (ArrayBuffer.isView(value)) return `${value.constructor.name}(${value.byteLength} bytes)`;
   if (Array.isArray(value))
     return value.length > 8 ? `Array(${value.length})` : `[${value.map(describeValue).join(', ')}]`;
   return `{${Object.entries(value).map(describeArgument).join(', ')}}`;
+}
+
+function describeValues(tensor: DescribedTensor): string {
+  let values: ArrayLike<number | bigint>;
+  try {
+    values = tensor.toArraySync();
+  } catch (error) {
+    // Inside a capture, or of a disposed tensor, whose error must come from the operator.
+    return `no statistics: ${error instanceof Error ? error.message : error}`;
+  }
+  let [min, max, sum, nans] = [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, 0, 0];
+  for (let i = 0; i < values.length; i++) {
+    const value = Number(values[i]);
+    if (Number.isNaN(value)) nans++;
+    else {
+      min = Math.min(min, value);
+      max = Math.max(max, value);
+      sum += value;
+    }
+  }
+  const numbers = values.length - nans;
+  return numbers === 0 ? `nan=${nans}` : `min=${min}, max=${max}, mean=${sum / numbers}, nan=${nans}`;
 }

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { log, logCall, logLevel, notice, resetLogging } from '../src/logging.ts';
-import { empty } from '../src/tensor/create.ts';
+import { empty, tensor } from '../src/tensor/create.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'flashinfer-log-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -37,6 +37,22 @@ describe('logging', () => {
       'flashinfer: rmsnorm(q=float16[2, 4]@cpu, eps=0.000001, lists=[1, a], window=undefined, ' +
         'indptr=Int32Array(12 bytes), options={a=1})\n',
     );
+  });
+
+  it('adds statistics of the values at level 5', () => {
+    configure('5', 'stderr');
+    const write = vi.spyOn(process.stderr, 'write').mockReturnValue(true);
+    using x = tensor([1, -2.5, Number.NaN, 4], { dtype: 'bfloat16', device: 'cpu' });
+    const gone = tensor([1n], { device: 'cpu' });
+    using none = tensor([], { device: 'cpu' });
+    logCall('f', { x, none });
+    gone.dispose();
+    logCall('g', { gone });
+    const [[first], [second]] = write.mock.calls as [[string], [string]];
+    expect(first).toBe(
+      `flashinfer: f(x=bfloat16[4]@cpu (min=-2.5, max=4, mean=${2.5 / 3}, nan=1), none=float32[0]@cpu (nan=0))\n`,
+    );
+    expect(second).toContain('gone=int64[1]@cpu (no statistics: Tensor.toArraySync: int64[1]@cpu was disposed');
   });
 
   it.each(['stdout', 'stderr'] as const)('writes names only at level 1, to %s', (stream) => {

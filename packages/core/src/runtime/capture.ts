@@ -6,6 +6,9 @@ import { native } from '../native/load.ts';
 import type { Storage } from './storage.ts';
 import type { Stream } from './stream.ts';
 
+/** One a device. */
+const sideStreams: Ptr[] = [];
+
 /**
  * One capture. Kernels of a replay use the addresses of the capture again, so the graph keeps every tensor that was
  * touched, also those disposed of inside. Memory comes from a stream that is not captured: the tensors are ordinary,
@@ -16,12 +19,16 @@ export class Capture {
   /** Run when the capture has ended: freeing records events, which would become part of the graph. */
   readonly deferredFrees: (() => void)[] = [];
   readonly stream: Stream;
-  private side: Ptr = 0;
+  /** For allocations and fills that belong before the first replay, not into the graph. */
+  readonly sideStream: Ptr;
   private readonly adopted: Storage[] = [];
   private readonly scratchOwners = new Map<Stream, object>();
 
+  /** Before the capture begins, since not every driver call is allowed inside. */
   constructor(stream: Stream) {
     this.stream = stream;
+    sideStreams[stream.deviceIndex] ??= native().cuda.streamCreate(stream.deviceIndex, 0);
+    this.sideStream = sideStreams[stream.deviceIndex]!;
   }
 
   /** Called at each use of a tensor's address. */
@@ -49,18 +56,9 @@ export class Capture {
     for (const storage of this.adopted) storage.release();
   }
 
-  /** Stream for allocations and fills that belong before the first replay, not into the graph. */
-  sideStream(): Ptr {
-    if (this.side === 0) this.side = native().cuda.streamCreate(this.stream.deviceIndex, 0);
-    return this.side;
-  }
-
   /** After the capture ended: makes what the side stream did visible to every stream. */
   finishSideStream(): void {
-    if (this.side === 0) return;
-    native().cuda.streamSynchronize(this.side);
-    native().cuda.streamDestroy(this.side);
-    this.side = 0;
+    native().cuda.streamSynchronize(this.sideStream);
   }
 }
 

@@ -100,7 +100,7 @@ function releaseAll(retained: ReadonlySet<Storage>, streams: ReadonlySet<Stream>
  * it calls must have run before, so that nothing is compiled inside. Tensors made in `fn` hold values after the first
  * `launch()`.
  *
- * @throws InvalidArgumentError when `fn` is async, a capture is in progress, or `stream` is a default stream
+ * @throws InvalidArgumentError when `fn` is async or a capture is in progress
  */
 export function capture(stream: Stream, fn: () => void): Graph {
   if (activeCapture() !== undefined) {
@@ -115,13 +115,13 @@ export function capture(stream: Stream, fn: () => void): Graph {
     return record(recording, ptr, fn);
   } catch (error) {
     releaseAll(recording.retained, new Set());
-    throw toFlashInferError(error, 'capture');
+    throw error;
   }
 }
 
 function record(recording: Capture, ptr: Ptr, fn: () => void): Graph {
   const cuda = native().cuda;
-  cuda.captureBegin(ptr);
+  driverCall(() => cuda.captureBegin(ptr));
   setActiveCapture(recording);
   let failure: { readonly error: unknown } | undefined;
   let graph: Ptr | undefined;
@@ -131,13 +131,13 @@ function record(recording: Capture, ptr: Ptr, fn: () => void): Graph {
     failure = { error };
   }
   try {
-    graph = cuda.captureEnd(ptr);
+    graph = driverCall(() => cuda.captureEnd(ptr));
   } catch (error) {
     // What fn threw is the cause; that the capture was invalidated follows from it.
     failure ??= { error };
   }
   setActiveCapture(undefined);
-  recording.finishSideStream();
+  driverCall(() => recording.finishSideStream());
   recording.releaseAdopted();
   for (const free of recording.deferredFrees) free();
   if (failure !== undefined) {
@@ -150,10 +150,19 @@ function record(recording: Capture, ptr: Ptr, fn: () => void): Graph {
 function instantiate({ stream, retained }: Capture, graph: Ptr): Graph {
   const cuda = native().cuda;
   try {
-    const exec = cuda.graphInstantiate(stream.deviceIndex, graph);
+    const exec = driverCall(() => cuda.graphInstantiate(stream.deviceIndex, graph));
     return new Graph(stream.deviceIndex, cuda.graphNodeCount(graph), exec, retained);
   } finally {
     cuda.graphDestroy(graph);
+  }
+}
+
+/** What the captured function throws is the caller's own; what the driver says gets a code. */
+function driverCall<T>(call: () => T): T {
+  try {
+    return call();
+  } catch (error) {
+    throw toFlashInferError(error, 'capture');
   }
 }
 

@@ -56,7 +56,7 @@ function allocDevice(index: number, bytes: number, caller: string): Block {
   const capture = activeCapture();
   const captured = capture !== undefined && capture.stream.deviceIndex === index;
   const stream = captured ? capture.stream : currentStreamObject(index);
-  const address = native().cuda.memAlloc(index, bytes, captured ? capture.sideStream() : stream.ptr);
+  const address = native().cuda.memAlloc(index, bytes, captured ? capture.sideStream : stream.ptr);
   return { address, bytes, deviceIndex: index, stream, users: undefined };
 }
 

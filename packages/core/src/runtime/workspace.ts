@@ -55,7 +55,7 @@ function replace(old: Storage | undefined, deviceIndex: number, bytes: number): 
 function zeroFill(counters: Storage, count: number): void {
   if (counters.deviceIndex < 0) native().host.fill(counters.use(), 0, 4 * count);
   else {
-    const stream = capturing(counters.deviceIndex)?.sideStream() ?? currentStreamObject(counters.deviceIndex).ptr;
+    const stream = capturing(counters.deviceIndex)?.sideStream ?? currentStreamObject(counters.deviceIndex).ptr;
     native().cuda.memset(counters.use(), 0, 4, count, stream);
   }
 }
