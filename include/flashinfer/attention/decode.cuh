@@ -210,17 +210,16 @@ __device__ __forceinline__ bool arrive_last(unsigned* counter, unsigned count, u
 }
 
 /**
- * One request. Grid: (splits, KV heads, tiles of 16 packed rows); split i covers keys kv_begin + [i * kv_chunk, (i+1) *
- * kv_chunk), both multiples of KV_TILE. partial_o `[tiles, KV heads, splits, 16, D_VO]`, partial_lse the same without D_VO,
- * counters `[tiles, KV heads]` zeros.
+ * One block's share: split `split` of the rows `row_tile` * 16.. of one KV head, of a request whose splits cover keys
+ * kv_begin + [i * kv_chunk, (i + 1) * kv_chunk), both multiples of KV_TILE. The last split to finish merges.
+ * partial_o `[row tiles, KV heads, splits, 16, D_VO]`, partial_lse the same without D_VO, counters `[row tiles, KV
+ * heads]` zeros.
  */
 template <class C, class Params>
-__device__ __forceinline__ void single_decode(const Params& params) {
+__device__ __forceinline__ void decode_rows(const Params& params, char* smem, int split, int kv_head, int row_tile) {
   using T = typename C::T;
-  extern __shared__ __align__(128) char smem[];
-  require_shared_bytes(C::kSharedBytes);
   const int thread = threadIdx.x, warp = thread >> 5, lane = thread & 31;
-  const int split = blockIdx.x, kv_head = blockIdx.y, first_packed = blockIdx.z * C::kRows;
+  const int first_packed = row_tile * C::kRows;
   const int num_rows = min(C::kRows, params.qo_len * params.group_size - first_packed);
 
   const int first_row = first_packed / params.group_size, last_row = (first_packed + num_rows - 1) / params.group_size;
@@ -259,8 +258,9 @@ __device__ __forceinline__ void single_decode(const Params& params) {
   worker.publish(outputs + warp * C::kRows * C::D_VO, maxima + warp * C::kRows, sums + warp * C::kRows, scale);
   __syncthreads();
 
-  const int row_tile = blockIdx.z * gridDim.y + kv_head;
-  const int64_t state_row = (static_cast<int64_t>(row_tile) * params.num_splits + split) * C::kRows;
+  const int state = row_tile * (params.num_qo_heads / params.group_size) + kv_head;
+  const int64_t first_state = static_cast<int64_t>(state) * params.num_splits * C::kRows;
+  const int64_t state_row = first_state + split * C::kRows;
   float* partial_o = static_cast<float*>(params.partial_o);
   float* partial_lse = static_cast<float*>(params.partial_lse);
   constexpr int kColumns = C::D_VO / 4;
@@ -281,8 +281,7 @@ __device__ __forceinline__ void single_decode(const Params& params) {
   if (params.num_splits == 1) return;
 
   __shared__ unsigned is_last;
-  if (!arrive_last(static_cast<unsigned*>(params.counters) + row_tile, params.num_splits, &is_last)) return;
-  const int64_t first_state = static_cast<int64_t>(row_tile) * params.num_splits * C::kRows;
+  if (!arrive_last(static_cast<unsigned*>(params.counters) + state, params.num_splits, &is_last)) return;
   for (int index = thread; index < num_rows * kColumns; index += C::kThreads) {
     const int row = index / kColumns, column = index % kColumns * 4;
     float out[4];
@@ -298,6 +297,14 @@ __device__ __forceinline__ void single_decode(const Params& params) {
     store_output4<T>(params, at, column, out);
     if (column == 0) store_lse(params, at, lse);
   }
+}
+
+/** One request. Grid: (splits, KV heads, tiles of 16 packed rows). */
+template <class C, class Params>
+__device__ __forceinline__ void single_decode(const Params& params) {
+  extern __shared__ __align__(128) char smem[];
+  require_shared_bytes(C::kSharedBytes);
+  decode_rows<C>(params, smem, blockIdx.x, blockIdx.y, blockIdx.z);
 }
 
 }  // namespace flashinfer

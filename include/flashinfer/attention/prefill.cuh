@@ -225,18 +225,12 @@ struct PrefillBlock {
 };
 
 /**
- * One request, contiguous or strided K and V. Grid: (query tiles, KV heads, splits); split i covers keys
- * kv_begin + [i * kv_chunk, (i + 1) * kv_chunk); both are multiples of KV_TILE.
+ * One block's share: split `split` of query tile `q_tile` of one KV head, of a request whose splits cover keys
+ * kv_begin + [i * kv_chunk, (i + 1) * kv_chunk), both multiples of KV_TILE.
  */
 template <class C, class Params>
-__device__ __forceinline__ void single_prefill(const Params& params) {
-  extern __shared__ __align__(128) char smem[];
-  require_shared_bytes(C::kSharedBytes);
-  // Later query tiles see more keys under the causal rule: they start first and the light ones fill the tail.
-  const int q_tile = static_cast<int>(gridDim.x) - 1 - static_cast<int>(blockIdx.x);
-  const int split = blockIdx.z;
-  PrefillBlock<C, Params> block(params, smem, q_tile, blockIdx.y);
-
+__device__ __forceinline__ void prefill_tile(const Params& params, char* smem, int split, int kv_head, int q_tile) {
+  PrefillBlock<C, Params> block(params, smem, q_tile, kv_head);
   const int last_packed = min(block.first_packed + C::kRows, params.qo_len * params.group_size) - 1;
   const int first_row = block.first_packed / params.group_size, last_row = last_packed / params.group_size;
   int first_key, end_key;
@@ -254,6 +248,16 @@ __device__ __forceinline__ void single_prefill(const Params& params) {
     block.attend(first_key / C::KV_TILE, ceil_div(end_key, C::KV_TILE), first_row, last_row, scale);
   }
   block.store(split, scale);
+}
+
+/** One request. Grid: (query tiles, KV heads, splits). */
+template <class C, class Params>
+__device__ __forceinline__ void single_prefill(const Params& params) {
+  extern __shared__ __align__(128) char smem[];
+  require_shared_bytes(C::kSharedBytes);
+  // Later query tiles see more keys under the causal rule: they start first and the light ones fill the tail.
+  const int q_tile = static_cast<int>(gridDim.x) - 1 - static_cast<int>(blockIdx.x);
+  prefill_tile<C>(params, smem, blockIdx.z, blockIdx.y, q_tile);
 }
 
 }  // namespace flashinfer
