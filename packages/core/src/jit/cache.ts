@@ -71,12 +71,14 @@ export class KernelCache {
     return path;
   }
 
-  /** Keeps the source and output of a failed compilation; returns the folder. */
-  keepFailed(target: Target, uri: string, files: Readonly<Record<string, string>>): string {
-    const folder = join(this.root, failedFolder, `${uri}_${target}`);
+  /** Where the source and output of a failed compilation are kept. */
+  failedFolder(target: Target, uri: string): string {
+    return join(this.root, failedFolder, `${uri}_${target}`);
+  }
+
+  keepFailed(folder: string, files: Readonly<Record<string, string>>): void {
     mkdirSync(folder, { recursive: true });
     for (const [name, text] of Object.entries(files)) writeFileSync(join(folder, name), text);
-    return folder;
   }
 
   /** Writes the files to `temporary`, flushes them to disk and renames the folder into place. */

@@ -196,14 +196,18 @@ function* compileOrExplain(
     return yield* perform(compiler.compile(unit));
   } catch (error) {
     if (!(error instanceof CompilerFailure)) throw error;
-    const folder = cache.keepFailed(unit.target, uri, { 'source.cu': unit.source, 'log.txt': error.log });
+    const folder = cache.failedFolder(unit.target, uri);
     const sourcePath = join(folder, 'source.cu');
+    // The compiler saw a temporary file; what is kept must be what is named.
+    const log = error.log.replaceAll(unit.sourcePath, sourcePath);
+    const message = error.message.replaceAll(unit.sourcePath, sourcePath);
+    cache.keepFailed(folder, { 'source.cu': unit.source, 'log.txt': log });
     const command = compiler.command({ ...unit, sourcePath });
     throw new CompileError(
       'ERR_FLASHINFER_COMPILE_FAILED',
-      `getKernel: ${uri} does not compile for ${unit.target} with ${compiler.kind} ${compiler.release}: ${error.message}; ` +
+      `getKernel: ${uri} does not compile for ${unit.target} with ${compiler.kind} ${compiler.release}: ${message}; ` +
         `source and whole log are in ${folder}; repeat it with: ${command}`,
-      { command, sourcePath, log: error.log, cause: error },
+      { command, sourcePath, log, cause: error },
     );
   }
 }

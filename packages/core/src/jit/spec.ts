@@ -43,6 +43,8 @@ export function checkSpec(spec: KernelSpec): void {
   expect(/^[a-z][a-z0-9_]*$/.test(name) && name.length <= 128, `name '${name}'`, '[a-z][a-z0-9_]*, up to 128 long');
   expect(/^[\w.-]+(\/[\w.-]+)*$/.test(header) && !header.includes('..'), `header '${header}'`, 'a path below include/');
   expect(entry.trim().length > 0, `entry '${entry}'`, 'the device function to call');
+  // Unqualified, the kernel itself would be the better match: it would call itself.
+  expect(entry.trim().split('<')[0] !== name, `entry '${entry}'`, "another name than the kernel's");
   expect(isIntegerIn(threads, 1, 1024), `threads ${threads}`, '1 to 1024');
   expect(
     minBlocksPerSm === undefined || isIntegerIn(minBlocksPerSm, 1, 32),

@@ -58,7 +58,8 @@ export async function warmupIn(
   options: WarmupOptions,
 ): Promise<void> {
   const { onProgress, signal } = options;
-  const tasks = distinct(jit, specs).flatMap((spec) => places(jit, options).map((place) => ({ spec, place })));
+  const where = specs.length > 0 ? places(jit, options) : [];
+  const tasks = distinct(jit, specs).flatMap((spec) => where.map((place) => ({ spec, place })));
   let done = 0;
   try {
     signal?.throwIfAborted();

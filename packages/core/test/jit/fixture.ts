@@ -1,15 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 // A cache, headers and kernels of a test's own.
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { devNull, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { afterAll } from 'vitest';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, vi } from 'vitest';
 import { KernelCache } from '../../src/jit/cache.ts';
-import type { Compiler } from '../../src/jit/compilers/compiler.ts';
+import type { Compiled, Compiler, CompileUnit } from '../../src/jit/compilers/compiler.ts';
 import { findNvcc, nvccCompiler } from '../../src/jit/compilers/nvcc.ts';
 import { jitConfig } from '../../src/jit/config.ts';
 import type { JitEnvironment } from '../../src/jit/resolve.ts';
 import type { KernelSpec } from '../../src/jit/spec.ts';
+import { resetLogging } from '../../src/logging.ts';
+
+// Log lines of these tests are either looked at (captureLog) or noise.
+process.env.FLASHINFER_LOGDEST ??= devNull;
 
 export function temporaryFolder(): string {
   const folder = mkdtempSync(join(tmpdir(), 'flashinfer-jit-'));
@@ -67,14 +72,24 @@ export function requireNvcc(): Compiler | undefined {
   return undefined;
 }
 
-/** The same compiler, counting its compilations. */
+/** The same compiler, counting how often it is asked; each source is really compiled once. */
 export function countingCompiler(compiler: Compiler): Compiler & { compilations: number } {
+  const known = new Map<string, Compiled>();
   const counting = {
     ...compiler,
     compilations: 0,
-    compile: (unit: Parameters<Compiler['compile']>[0]) => {
+    compile: (unit: CompileUnit) => {
+      const { sync, async } = compiler.compile(unit);
+      const id = `${unit.target} ${unit.source}`;
+      const remember = (compiled: Compiled) => {
+        known.set(id, compiled);
+        return compiled;
+      };
       counting.compilations++;
-      return compiler.compile(unit);
+      return {
+        sync: () => known.get(id) ?? remember(sync()),
+        async: async (signal: AbortSignal | undefined) => known.get(id) ?? remember(await async(signal)),
+      };
     },
   };
   return counting;
@@ -102,4 +117,32 @@ export function testJit(
     ...changes,
     includeRoot,
   };
+}
+
+/** An nvcc that first runs shell commands; `$0` is its own path. The real one must exist. */
+export function wrapNvcc(nvcc: Compiler, commands: string): Compiler {
+  const path = join(temporaryFolder(), 'nvcc');
+  writeFileSync(path, `#!/bin/sh\n${commands}\nexec '${nvcc.path}' "$@"\n`, { mode: 0o755 });
+  return nvccCompiler(path, nvcc.release);
+}
+
+/** Waits until `condition` holds. */
+export async function until(condition: () => boolean, what: string): Promise<void> {
+  for (const end = Date.now() + 30_000; !condition(); await sleep(10)) {
+    if (Date.now() > end) throw new Error(`timed out waiting for ${what}`);
+  }
+}
+
+/** Log lines this process writes while `body` runs. */
+export async function captureLog(body: () => unknown): Promise<string> {
+  const path = join(temporaryFolder(), 'log');
+  vi.stubEnv('FLASHINFER_LOGDEST', path);
+  resetLogging();
+  try {
+    await body();
+    return existsSync(path) ? readFileSync(path, 'utf8') : '';
+  } finally {
+    vi.unstubAllEnvs();
+    resetLogging();
+  }
 }

@@ -216,6 +216,7 @@ describe('generateSource', () => {
   it.each([
     [{ name: 'Bad-Name' }, /name 'Bad-Name'; expected/],
     [{ header: '../etc/passwd' }, /header '..\/etc\/passwd'/],
+    [{ entry: 'scale_by_2<4>' }, /entry 'scale_by_2<4>'; expected another name than the kernel's/],
     [{ threads: 2048 }, /threads 2048; expected 1 to 1024/],
     [{ exactArch: '90a' }, /exactArch '90a'; expected e.g. 'sm_90a'/],
     [{ params: [{ name: 'x y', type: 'ptr' }] }, /param 'x y'; expected a C\+\+ identifier/],
