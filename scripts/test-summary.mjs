@@ -10,7 +10,10 @@ const report = '.turbo/vitest.json';
 
 export const reporterOptions = ['--reporter=default', '--reporter=json', `--outputFile.json=${report}`];
 
-/** @typedef {{ numPassedTests: number, numFailedTests: number, numPendingTests: number, success: boolean }} Report */
+/**
+ * @typedef {{ status: string, assertionResults: { status: string }[] }} FileResult
+ * @typedef {{ success: boolean, testResults: FileResult[] }} Report
+ */
 
 /** Folders of the packages that have tests. */
 function testedPackages() {
@@ -30,9 +33,19 @@ export function printSummary() {
   const missing = paths.filter((path) => !existsSync(path));
   /** @type {Report[]} */
   const results = paths.filter(existsSync).map((path) => JSON.parse(readFileSync(path, 'utf8')));
-  /** @param {'numPassedTests' | 'numFailedTests' | 'numPendingTests'} key */
-  const sum = (key) => results.reduce((total, result) => total + result[key], 0);
-  const [passed, failed, skipped] = [sum('numPassedTests'), sum('numFailedTests'), sum('numPendingTests')];
+  const files = results.flatMap(({ testResults }) => testResults);
+  const tests = files.flatMap(({ assertionResults }) => assertionResults);
+  /** @param {string} wanted */
+  const count = (wanted) => tests.filter(({ status }) => status === wanted).length;
+  const passed = count('passed');
+  const skipped = tests.length - passed - count('failed');
+  // A file that does not load has no tests, and is one failure.
+  const failed =
+    count('failed') +
+    files.filter(
+      ({ status, assertionResults }) =>
+        status === 'failed' && !assertionResults.some((test) => test.status === 'failed'),
+    ).length;
 
   for (const path of missing) console.error(`no test report at ${path}: its tests did not run`);
   if (skipped > 0) console.log(`${skipped} skipped: filtered out, or they need a GPU or a compiler; see above`);
