@@ -12,7 +12,7 @@ const layers = [
   ['check', 'jit', 'runtime', 'tensor'],
   ['operators'],
   ['showConfig.ts'],
-  ['cli', 'index.ts'],
+  ['cli', 'index.ts', 'internal.ts', 'aot.ts'],
 ];
 
 /** @param {string} file */

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 import { defineConfig } from 'tsdown';
 
-const index = 'src/index.ts';
+const entry = { index: 'src/index.ts', internal: 'src/internal.ts' };
 
 export default defineConfig({
-  entry: { index },
+  entry,
   // The command, and what scripts/compile-kernels.mjs needs, are ESM only and not exported.
-  format: { esm: { entry: { index, cli: 'src/cli/main.ts', aot: 'src/aot.ts' } }, cjs: {} },
+  format: { esm: { entry: { ...entry, cli: 'src/cli/main.ts', aot: 'src/aot.ts' } }, cjs: {} },
   // Members marked @internal are for the other modules of this package.
   dts: { compilerOptions: { stripInternal: true } },
   platform: 'node',
