@@ -4,8 +4,8 @@
 
 #include "cpu/elementwise/dispatch.h"
 #include "cpu/elementwise/elementwise.h"
-#include "cpu/elementwise/versions.h"
 #include "cpu/elementwise/parallel.h"
+#include "cpu/elementwise/versions.h"
 #include "flashinfer/elementwise/convert.cuh"
 
 namespace flashinfer::cpu {

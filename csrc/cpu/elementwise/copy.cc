@@ -149,10 +149,14 @@ void StridedCopy(const StridedCopyArgs& args) {
     if (args.shape[d] == 0) return;
   }
   switch (args.element_bytes) {
-    case 1: return CopyTyped<uint8_t>(args);
-    case 2: return CopyTyped<uint16_t>(args);
-    case 4: return CopyTyped<uint32_t>(args);
-    case 8: return CopyTyped<uint64_t>(args);
+    case 1:
+      return CopyTyped<uint8_t>(args);
+    case 2:
+      return CopyTyped<uint16_t>(args);
+    case 4:
+      return CopyTyped<uint32_t>(args);
+    case 8:
+      return CopyTyped<uint64_t>(args);
     default:
       throw NativeError("INTERNAL", "cpu.stridedCopy: elements of " + std::to_string(args.element_bytes) +
                                         " bytes; expected 1, 2, 4 or 8");

@@ -15,9 +15,8 @@ void ParallelChunks(int64_t count, int64_t grain, const Body& body) {
     if (count > 0) body(int64_t{0}, count);
     return;
   }
-  ThreadPool::Get().ParallelFor((count + grain - 1) / grain, [&](int64_t chunk) {
-    body(chunk * grain, std::min(count, (chunk + 1) * grain));
-  });
+  ThreadPool::Get().ParallelFor((count + grain - 1) / grain,
+                                [&](int64_t chunk) { body(chunk * grain, std::min(count, (chunk + 1) * grain)); });
 }
 
 }  // namespace flashinfer::cpu

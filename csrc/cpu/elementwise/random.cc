@@ -3,8 +3,8 @@
 
 #include "cpu/elementwise/dispatch.h"
 #include "cpu/elementwise/elementwise.h"
-#include "cpu/elementwise/versions.h"
 #include "cpu/elementwise/parallel.h"
+#include "cpu/elementwise/versions.h"
 #include "flashinfer/elementwise/random_values.cuh"
 
 namespace flashinfer::cpu {

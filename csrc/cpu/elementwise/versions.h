@@ -36,9 +36,12 @@ void RunVersion(Args... args) {
 #ifdef FLASHINFER_X86_VERSIONS
   switch (CurrentIsa()) {
     case Isa::kAvx512Bf16:
-    case Isa::kAvx512: return RunAvx512<Loop>(args...);
-    case Isa::kAvx2: return RunAvx2<Loop>(args...);
-    default: break;
+    case Isa::kAvx512:
+      return RunAvx512<Loop>(args...);
+    case Isa::kAvx2:
+      return RunAvx2<Loop>(args...);
+    default:
+      break;
   }
 #endif
   RunBaseline<Loop>(args...);

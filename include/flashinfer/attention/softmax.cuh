@@ -40,9 +40,7 @@ struct WarpAttention {
   static __device__ __forceinline__ uint32_t k_lane(int lane) {
     return SmemTile<D_QK>::offset((lane & 7) + ((lane >> 4) << 3), (lane >> 3) & 1);
   }
-  static __device__ __forceinline__ uint32_t v_lane(int lane) {
-    return SmemTile<D_VO>::offset(lane & 15, lane >> 4);
-  }
+  static __device__ __forceinline__ uint32_t v_lane(int lane) { return SmemTile<D_VO>::offset(lane & 15, lane >> 4); }
 
   /** s = Q Kᵀ; `q` and `k` are tile addresses plus q_lane and k_lane. */
   static __device__ __forceinline__ void scores(Scores& s, uint32_t q, uint32_t k) {

@@ -18,6 +18,9 @@ const cached = new Map<string, Tensor>();
 export function alibiSlopes(numHeads: number, device: Device): Tensor {
   const key = `${device}/${numHeads}`;
   let slopes = cached.get(key);
-  if (slopes === undefined) cached.set(key, (slopes = tensor(alibiSlopeValues(numHeads), { device })));
+  if (slopes === undefined) {
+    slopes = tensor(alibiSlopeValues(numHeads), { device });
+    cached.set(key, slopes);
+  }
   return slopes;
 }

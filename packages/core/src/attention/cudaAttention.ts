@@ -6,14 +6,14 @@ import type { KernelSpec } from '../jit/spec.ts';
 import { smArch } from '../runtime/device.ts';
 import { currentStream } from '../runtime/stream.ts';
 import { workspace, zeroedCounters } from '../runtime/workspace.ts';
-import type { Tensor } from '../tensor/tensor.ts';
 import { dtypes } from '../tensor/dtype.ts';
+import type { Tensor } from '../tensor/tensor.ts';
 import { decodeRows, decodeSpec, planDecode } from './decodeKernel.ts';
 import { deviceLimits } from './deviceLimits.ts';
 import { type KernelOptions, optionsName } from './kernelName.ts';
 import { mergeBlocks, mergeSpec, planPrefill, prefillSpec } from './prefillKernel.ts';
 import type { AttentionRequest } from './request.ts';
-import { singleArgs, type SplitState } from './singleParams.ts';
+import { type SplitState, singleArgs } from './singleParams.ts';
 
 /** Largest grid dimension along y and z. */
 const maxGridYZ = 65535;
@@ -90,7 +90,10 @@ const specs = new Map<string, KernelSpec>();
 function cachedSpec(o: KernelOptions, kind: string, make: () => KernelSpec): KernelSpec {
   const key = `${kind}_${optionsName(o)}`;
   let spec = specs.get(key);
-  if (spec === undefined) specs.set(key, (spec = make()));
+  if (spec === undefined) {
+    spec = make();
+    specs.set(key, spec);
+  }
   return spec;
 }
 

@@ -53,8 +53,12 @@ export interface NativeCpu {
    * Fast where dimensions are merged and ordered by dst's strides, fastest last: tensor/copyPlan.ts.
    */
   stridedCopy(args: {
-    src: Ptr; dst: Ptr; elementBytes: number;
-    shape: number[]; srcStrides: number[]; dstStrides: number[];
+    src: Ptr;
+    dst: Ptr;
+    elementBytes: number;
+    shape: number[];
+    srcStrides: number[];
+    dstStrides: number[];
   }): void;
   /**
    * Philox4x32-10; element i comes from counter i/4, lane i%4, so results do not depend on threads or device.
@@ -77,13 +81,29 @@ export interface NativeCpu {
  * Decode is qoLen = 1. NHD and HND differ only in strides.
  */
 export interface CpuAttentionArgs {
-  q: Ptr; k: Ptr; v: Ptr; out: Ptr;
+  q: Ptr;
+  k: Ptr;
+  v: Ptr;
+  out: Ptr;
   /** float32 `[qoLen, numQoHeads]`, base 2, or 0. */
   lse: Ptr;
-  qDtype: number; kvDtype: number; outDtype: number;
-  qoLen: number; kvLen: number; numQoHeads: number; numKvHeads: number; headDimQk: number; headDimVo: number;
-  qStrideN: number; qStrideH: number; kStrideN: number; kStrideH: number; vStrideN: number; vStrideH: number;
-  outStrideN: number; outStrideH: number;
+  qDtype: number;
+  kvDtype: number;
+  outDtype: number;
+  qoLen: number;
+  kvLen: number;
+  numQoHeads: number;
+  numKvHeads: number;
+  headDimQk: number;
+  headDimVo: number;
+  qStrideN: number;
+  qStrideH: number;
+  kStrideN: number;
+  kStrideH: number;
+  vStrideN: number;
+  vStrideH: number;
+  outStrideN: number;
+  outStrideH: number;
   /** 0 none, 1 causal (bottom-right aligned), 2 custom. */
   maskMode: number;
   /** Packed little-endian bits of `[qoLen, kvLen]`, or 0. */
@@ -118,7 +138,14 @@ export interface CpuAttentionArgs {
  */
 export interface NativeCuda {
   /** Opens the driver once. Never throws: says what was found, or where it was looked for. */
-  probe(): { ok: boolean; library?: string; driverVersion?: number; deviceCount?: number; error?: string; searched: string[] };
+  probe(): {
+    ok: boolean;
+    library?: string;
+    driverVersion?: number;
+    deviceCount?: number;
+    error?: string;
+    searched: string[];
+  };
   deviceProperties(device: number): DeviceProperties;
   /** Retains the device's primary context, makes its memory pool and this environment's default stream. */
   initDevice(device: number): { defaultStream: Ptr };
@@ -185,14 +212,28 @@ export interface NativeCuda {
   /** One cuLaunchKernelEx with the struct's current bytes. cluster = 0: no cluster attribute; pdl: programmatic dependent launch. */
   launch(
     kernel: KernelHandle,
-    gridX: number, gridY: number, gridZ: number,
-    blockX: number, sharedBytes: number, stream: Ptr, cluster: number, pdl: boolean,
+    gridX: number,
+    gridY: number,
+    gridZ: number,
+    blockX: number,
+    sharedBytes: number,
+    stream: Ptr,
+    cluster: number,
+    pdl: boolean,
   ): void;
   /** 128 bytes of CUtensorMap for a tiled tensor. dims/box innermost first; strides in bytes, without the innermost. */
   tensorMapEncodeTiled(args: {
-    dtype: number; rank: number; address: Ptr;
-    dims: number[]; strides: number[]; box: number[]; elementStrides: number[];
-    interleave: number; swizzle: number; l2Promotion: number; oobFill: number;
+    dtype: number;
+    rank: number;
+    address: Ptr;
+    dims: number[];
+    strides: number[];
+    box: number[];
+    elementStrides: number[];
+    interleave: number;
+    swizzle: number;
+    l2Promotion: number;
+    oobFill: number;
   }): Uint8Array;
 }
 
@@ -200,23 +241,49 @@ export interface NativeCuda {
 export type KernelHandle = unknown;
 
 export interface KernelInfo {
-  numRegs: number; localBytes: number; staticSharedBytes: number; maxThreadsPerBlock: number; binaryVersion: number;
+  numRegs: number;
+  localBytes: number;
+  staticSharedBytes: number;
+  maxThreadsPerBlock: number;
+  binaryVersion: number;
   /** Size of each parameter as the driver sees it, or undefined where the driver cannot tell. */
   paramBytes: number[] | undefined;
 }
 
 export interface DeviceProperties {
-  name: string; major: number; minor: number; multiProcessorCount: number;
-  totalMemory: number; l2CacheBytes: number;
-  sharedMemPerBlock: number; sharedMemPerBlockOptin: number; sharedMemPerMultiprocessor: number;
-  regsPerMultiprocessor: number; maxThreadsPerMultiprocessor: number; maxThreadsPerBlock: number; warpSize: number;
-  clockRateKHz: number; memoryClockRateKHz: number; memoryBusWidthBits: number;
-  memoryPoolsSupported: boolean; pciBusId: string; uuid: string; integrated: boolean; computeMode: number;
+  name: string;
+  major: number;
+  minor: number;
+  multiProcessorCount: number;
+  totalMemory: number;
+  l2CacheBytes: number;
+  sharedMemPerBlock: number;
+  sharedMemPerBlockOptin: number;
+  sharedMemPerMultiprocessor: number;
+  regsPerMultiprocessor: number;
+  maxThreadsPerMultiprocessor: number;
+  maxThreadsPerBlock: number;
+  warpSize: number;
+  clockRateKHz: number;
+  memoryClockRateKHz: number;
+  memoryBusWidthBits: number;
+  memoryPoolsSupported: boolean;
+  pciBusId: string;
+  uuid: string;
+  integrated: boolean;
+  computeMode: number;
 }
 
 export interface NativeNvrtc {
   /** Opens libnvrtc once (per path). `paths`: candidates tried before the system's search path. */
-  probe(paths: string[]): { ok: boolean; library?: string; version?: string; error?: string; searched: string[]; archs?: number[] };
+  probe(paths: string[]): {
+    ok: boolean;
+    library?: string;
+    version?: string;
+    error?: string;
+    searched: string[];
+    archs?: number[];
+  };
   /** Compiles in this thread with the last library found. Throws code 'COMPILE' with `log`, or 'COMPILER_NOT_FOUND'. */
   compileSync(source: string, name: string, options: string[]): { cubin: Uint8Array; log: string };
   /** The same on a worker thread. */
