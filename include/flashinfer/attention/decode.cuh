@@ -6,6 +6,7 @@
 // its own cp.async ring, so the main loop has no block barrier; the warps' states meet once at the end, and the
 // last block of a row tile to finish merges the splits.
 #pragma once
+#include <flashinfer/attention/kv_source.cuh>
 #include <flashinfer/attention/merge.cuh>
 #include <flashinfer/attention/rope.cuh>
 #include <flashinfer/attention/softmax.cuh>
@@ -13,12 +14,13 @@
 namespace flashinfer {
 
 template <class T_, class KvT_, int D_QK_, int D_VO_, int WARPS_, int KV_TILE_, int STAGES_, class Variant_,
-          class Visible_, PosEncodingMode POS_>
+          class Visible_, PosEncodingMode POS_, class Kv_ = ContiguousKv>
 struct DecodeConfig {
   using T = T_;
   using KvT = KvT_;
   using Variant = Variant_;
   using Visible = Visible_;
+  using Kv = Kv_;
   static constexpr int D_QK = D_QK_, D_VO = D_VO_, kWarps = WARPS_, KV_TILE = KV_TILE_, STAGES = STAGES_;
   static constexpr int kThreads = kWarps * 32, kRows = 16;
   static constexpr bool kConverts = sizeof(KvT) == 1;
@@ -70,20 +72,17 @@ struct DecodeWarp {
     rows[1] = PackedRow::at(p, first_packed + 8 + (lane >> 2), head);
   }
 
-  template <int D>
-  __device__ __forceinline__ void load(uint32_t dst, const char* base, int64_t stride, int tile) {
-    if constexpr (C::kConverts) {
-      load_tile_async<LinearTile<D>, C::KV_TILE, 32>(dst, base, stride, tile * C::KV_TILE, key_limit, lane);
-    } else {
-      load_tile_async<SmemTile<D>, C::KV_TILE, 32>(dst, base, stride, tile * C::KV_TILE, key_limit, lane);
-    }
+  template <bool IS_K, int D>
+  __device__ __forceinline__ void load(uint32_t dst, const char* base, int tile) {
+    using Tile = typename Choose<C::kConverts, LinearTile<D>, SmemTile<D>>::type;
+    C::Kv::template load<IS_K, KvT, Tile, C::KV_TILE, 32>(params, dst, base, tile * C::KV_TILE, key_limit, lane);
   }
 
   __device__ __forceinline__ void load_stage(int tile, int end, int stage) {
     if (tile < end) {
       const uint32_t dst = ring + stage * C::kStageBytes;
-      load<C::D_QK>(dst, k_base, params.k_stride_n * static_cast<int64_t>(sizeof(KvT)), tile);
-      load<C::D_VO>(dst + C::kStageK, v_base, params.v_stride_n * static_cast<int64_t>(sizeof(KvT)), tile);
+      load<true, C::D_QK>(dst, k_base, tile);
+      load<false, C::D_VO>(dst + C::kStageK, v_base, tile);
     }
     cp_async_commit();
   }

@@ -45,14 +45,14 @@ __device__ __forceinline__ void store_output4(const Params& params, const Packed
 template <class T_, int D_VO_>
 struct MergeConfig {
   using T = T_;
+  using KvT = T_;
   static constexpr int D_VO = D_VO_, kThreads = 128;
 };
 
-/** Merges what split prefill left behind. Grid: ceil(qo_len * num_qo_heads * D_VO / 4 / 128) blocks. */
+/** Merges the four output elements `index` of what split prefill left of a request; past the end nothing. */
 template <class C, class Params>
-__device__ __forceinline__ void merge_splits(const Params& params) {
+__device__ __forceinline__ void merge_splits_at(const Params& params, int64_t index) {
   constexpr int kColumns = C::D_VO / 4;
-  const int64_t index = static_cast<int64_t>(blockIdx.x) * C::kThreads + threadIdx.x;
   const int64_t num_rows = static_cast<int64_t>(params.qo_len) * params.num_qo_heads;
   const int64_t row = index / kColumns;
   if (row >= num_rows) return;
@@ -66,6 +66,12 @@ __device__ __forceinline__ void merge_splits(const Params& params) {
   const PackedRow at{static_cast<int>(row / params.num_qo_heads), static_cast<int>(row % params.num_qo_heads)};
   store_output4<typename C::T>(params, at, column, out);
   if (column == 0) store_lse(params, at, merged);
+}
+
+/** One request. Grid: ceil(qo_len * num_qo_heads * D_VO / 4 / 128) blocks. */
+template <class C, class Params>
+__device__ __forceinline__ void merge_splits(const Params& params) {
+  merge_splits_at<C>(params, static_cast<int64_t>(blockIdx.x) * C::kThreads + threadIdx.x);
 }
 
 }  // namespace flashinfer

@@ -7,6 +7,7 @@
 // the multiprocessor fills the barriers; deeper rings and computing scores a tile ahead were slower on H200
 // (255 registers a thread leave no room: 300 against 325 TFLOP/s).
 #pragma once
+#include <flashinfer/attention/kv_source.cuh>
 #include <flashinfer/attention/output.cuh>
 #include <flashinfer/attention/rope.cuh>
 #include <flashinfer/attention/softmax.cuh>
@@ -15,12 +16,13 @@ namespace flashinfer {
 
 /** fp8 tiles land raw and are converted into 16-bit operand buffers. */
 template <class T_, class KvT_, int D_QK_, int D_VO_, int M_TILES_, int KV_TILE_, class Variant_, class Visible_,
-          PosEncodingMode POS_>
+          PosEncodingMode POS_, class Kv_ = ContiguousKv>
 struct PrefillConfig {
   using T = T_;
   using KvT = KvT_;
   using Variant = Variant_;
   using Visible = Visible_;
+  using Kv = Kv_;
   static constexpr int D_QK = D_QK_, D_VO = D_VO_, M_TILES = M_TILES_, KV_TILE = KV_TILE_;
   static constexpr int kWarps = 4, kThreads = kWarps * 32;
   static constexpr int kWarpRows = M_TILES * 16, kRows = kWarps * kWarpRows;
@@ -79,16 +81,15 @@ struct PrefillBlock {
     return PackedRow::at(params, packed_row(mi, r), kv_head);
   }
 
-  template <int D>
-  __device__ __forceinline__ void load(int dst, const char* base, int64_t row_stride, int tile) {
-    using Tile = typename C::template Landing<D>;
-    const int64_t stride = row_stride * static_cast<int64_t>(sizeof(KvT));
-    load_tile_async<Tile, C::KV_TILE, C::kThreads>(shared + dst, base, stride, tile * C::KV_TILE, key_limit, thread);
+  template <bool IS_K, int D>
+  __device__ __forceinline__ void load(int dst, const char* base, int tile) {
+    C::Kv::template load<IS_K, KvT, typename C::template Landing<D>, C::KV_TILE, C::kThreads>(
+        params, shared + dst, base, tile * C::KV_TILE, key_limit, thread);
     cp_async_commit();
   }
 
-  __device__ __forceinline__ void load_k(int tile) { load<C::D_QK>(C::kLandingK, k_base, params.k_stride_n, tile); }
-  __device__ __forceinline__ void load_v(int tile) { load<C::D_VO>(C::kLandingV, v_base, params.v_stride_n, tile); }
+  __device__ __forceinline__ void load_k(int tile) { load<true, C::D_QK>(C::kLandingK, k_base, tile); }
+  __device__ __forceinline__ void load_v(int tile) { load<false, C::D_VO>(C::kLandingV, v_base, tile); }
 
   __device__ __forceinline__ const RopeFrequency* frequencies() const {
     return reinterpret_cast<const RopeFrequency*>(smem + C::kFrequencies);

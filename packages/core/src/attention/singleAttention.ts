@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Attention of one request over a contiguous or strided KV cache: single decode and single prefill.
 import { Checker } from '../check/checker.ts';
+import { logCall } from '../logging.ts';
 import { empty } from '../tensor/create.ts';
 import type { DType } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
@@ -58,6 +59,7 @@ export function singleDecodeWithKVCache(
   const name = 'singleDecodeWithKVCache';
   flag(name, 'useTensorCores', options.useTensorCores);
   const request = makeRequest(name, q, k, v, options, decodeOptionNames, ['numQoHeads', 'headDim']);
+  logCall(name, { q, k, v, options });
   return run(name, request);
 }
 
@@ -101,6 +103,7 @@ export function singlePrefillWithKVCache(
 ): Tensor | [Tensor, Tensor] {
   const name = 'singlePrefillWithKVCache';
   const request = makeRequest(name, q, k, v, options, prefillOptionNames, ['qoLen', 'numQoHeads', 'headDim']);
+  logCall(name, { q, k, v, options });
   return run(name, request);
 }
 

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention of a batch of requests of any lengths: the single-request templates, driven by a plan's work list.
+//
+// The plan (packages/core/src/attention/batchPlan.ts) is one int32 buffer: `work`, an item a block row of the grid,
+// and `requests`. A block reads its item, builds the request's own parameters from it and runs the same code as a
+// single request would. Items with request -1 pad the grid to the size a CUDA graph was captured with.
+#pragma once
+#include <flashinfer/attention/decode.cuh>
+#include <flashinfer/attention/prefill.cuh>
+
+namespace flashinfer {
+
+struct WorkItem {
+  int request, tile, split, unused;
+};
+
+struct RequestRecord {
+  int qo_begin, qo_len;
+  /** First row of a ragged request, or first entry of a paged request's page list. */
+  int kv_start, kv_len;
+  int num_splits, kv_chunk, kv_begin;
+  /** First row of this request's partial states (of qo_len * num_qo_heads or 16 * states rows a split) and counter. */
+  int partial_row, counter;
+  /** First byte of the packed custom mask. */
+  unsigned mask_begin_low, mask_begin_high;
+  int unused;
+};
+static_assert(sizeof(WorkItem) == 16 && sizeof(RequestRecord) == 48, "the plan writes these as int32 words");
+
+/** One request's parameters under the names the single-request templates read. */
+struct RequestParams {
+  const void *q, *k, *v;
+  void *o, *lse;
+  const void *custom_mask, *alibi_slopes, *kv_pages;
+  void *partial_o, *partial_lse, *counters;
+  int64_t q_stride_n, q_stride_h, k_stride_n, k_stride_h, v_stride_n, v_stride_h, o_stride_n, o_stride_h;
+  int64_t k_stride_page, v_stride_page;
+  int qo_len, kv_len, num_qo_heads, group_size, num_splits, kv_chunk, kv_begin, window_left, page_size;
+  unsigned page_size_multiplier;
+  float sm_scale, logits_soft_cap, rcp_logits_soft_cap, rope_rcp_scale, rope_log2_theta, v_scale, lse_factor;
+};
+
+template <class C, bool PAGED, class Params>
+__device__ __forceinline__ RequestParams request_params(const Params& batch, const RequestRecord& r) {
+  constexpr int64_t kOutBytes = sizeof(typename C::T), kKvBytes = sizeof(typename C::KvT);
+  RequestParams p;
+  p.q = static_cast<const char*>(batch.q) + r.qo_begin * batch.q_stride_n * kOutBytes;
+  p.o = static_cast<char*>(batch.o) + r.qo_begin * batch.o_stride_n * kOutBytes;
+  p.lse = batch.lse == nullptr
+              ? nullptr
+              : static_cast<float*>(batch.lse) + static_cast<int64_t>(r.qo_begin) * batch.num_qo_heads;
+  const int64_t first_row = PAGED ? 0 : r.kv_start;
+  p.k = static_cast<const char*>(batch.k) + first_row * batch.k_stride_n * kKvBytes;
+  p.v = static_cast<const char*>(batch.v) + first_row * batch.v_stride_n * kKvBytes;
+  p.kv_pages = PAGED ? static_cast<const int32_t*>(batch.kv_indices) + r.kv_start : nullptr;
+  p.custom_mask = static_cast<const uint8_t*>(batch.custom_mask) +
+                  (static_cast<uint64_t>(r.mask_begin_low) | static_cast<uint64_t>(r.mask_begin_high) << 32);
+  p.alibi_slopes = batch.alibi_slopes;
+  p.partial_o = static_cast<float*>(batch.partial_o) + static_cast<int64_t>(r.partial_row) * C::D_VO;
+  p.partial_lse = static_cast<float*>(batch.partial_lse) + r.partial_row;
+  p.counters = static_cast<unsigned*>(batch.counters) + r.counter;
+  p.q_stride_n = batch.q_stride_n;
+  p.q_stride_h = batch.q_stride_h;
+  p.k_stride_n = batch.k_stride_n;
+  p.k_stride_h = batch.k_stride_h;
+  p.v_stride_n = batch.v_stride_n;
+  p.v_stride_h = batch.v_stride_h;
+  p.o_stride_n = batch.o_stride_n;
+  p.o_stride_h = batch.o_stride_h;
+  p.k_stride_page = batch.k_stride_page;
+  p.v_stride_page = batch.v_stride_page;
+  p.qo_len = r.qo_len;
+  p.kv_len = r.kv_len;
+  p.num_qo_heads = batch.num_qo_heads;
+  p.group_size = batch.group_size;
+  p.num_splits = r.num_splits;
+  p.kv_chunk = r.kv_chunk;
+  p.kv_begin = r.kv_begin;
+  p.window_left = batch.window_left;
+  p.page_size = batch.page_size;
+  p.page_size_multiplier = batch.page_size_multiplier;
+  p.sm_scale = batch.sm_scale;
+  p.logits_soft_cap = batch.logits_soft_cap;
+  p.rcp_logits_soft_cap = batch.rcp_logits_soft_cap;
+  p.rope_rcp_scale = batch.rope_rcp_scale;
+  p.rope_log2_theta = batch.rope_log2_theta;
+  p.v_scale = batch.v_scale;
+  p.lse_factor = batch.lse_factor;
+  return p;
+}
+
+/** The item of this block, or request -1. */
+template <class Params>
+__device__ __forceinline__ WorkItem work_item(const Params& batch, int index) {
+  const int4 words = __ldg(static_cast<const int4*>(batch.work) + index);
+  return {words.x, words.y, words.z, words.w};
+}
+
+template <class Params>
+__device__ __forceinline__ RequestRecord request_record(const Params& batch, int request) {
+  const int4* words = static_cast<const int4*>(batch.requests) + request * 3;
+  RequestRecord record;
+  *reinterpret_cast<int4*>(&record.qo_begin) = __ldg(words);
+  *reinterpret_cast<int4*>(&record.num_splits) = __ldg(words + 1);
+  *reinterpret_cast<int4*>(&record.counter) = __ldg(words + 2);
+  return record;
+}
+
+/** Grid: (KV heads, items): the heads of an item run together, so that they finish together. */
+template <class C, bool PAGED, class Params>
+__device__ __forceinline__ void batch_decode(const Params& batch) {
+  extern __shared__ __align__(128) char smem[];
+  require_shared_bytes(C::kSharedBytes);
+  const WorkItem item = work_item(batch, blockIdx.y);
+  if (item.request < 0) return;
+  const RequestParams params = request_params<C, PAGED>(batch, request_record(batch, item.request));
+  decode_rows<C>(params, smem, item.split, blockIdx.x, item.tile);
+}
+
+/** Grid: (KV heads, items). */
+template <class C, bool PAGED, class Params>
+__device__ __forceinline__ void batch_prefill(const Params& batch) {
+  extern __shared__ __align__(128) char smem[];
+  require_shared_bytes(C::kSharedBytes);
+  const WorkItem item = work_item(batch, blockIdx.y);
+  if (item.request < 0) return;
+  const RequestParams params = request_params<C, PAGED>(batch, request_record(batch, item.request));
+  prefill_tile<C>(params, smem, item.split, blockIdx.x, item.tile);
+}
+
+/**
+ * Merges the states of split prefill. Grid: items of (request, first of 128 groups of four output elements); requests
+ * without splits have none.
+ */
+template <class C, class Params>
+__device__ __forceinline__ void batch_merge_splits(const Params& batch) {
+  const WorkItem item = work_item(batch, batch.first_merge_item + blockIdx.x);
+  if (item.request < 0) return;
+  const RequestParams params = request_params<C, false>(batch, request_record(batch, item.request));
+  merge_splits_at<C>(params, static_cast<int64_t>(item.tile) * C::kThreads + threadIdx.x);
+}
+
+}  // namespace flashinfer
