@@ -240,6 +240,16 @@ describe.each(compilers)('%s', (kind, getCompiler) => {
   });
 });
 
+describe.skipIf(!nvcc)('nvcc', () => {
+  it('without a host compiler says what it needs', () => {
+    const jit = testJit(nvcc);
+    vi.stubEnv('PATH', '/nonexistent');
+    expect(() => runSync(resolveModule(jit, scaleSpec(2), 'sm_80', { blocking: true }))).toThrow(
+      /nvcc fatal.*host compiler.*nvcc needs a C\+\+ compiler such as g\+\+ on PATH/,
+    );
+  });
+});
+
 describe.skipIf(nvrtcHome === undefined)('NVRTC', () => {
   it('is preferred to nvcc, and its release is known without opening it', () => {
     vi.stubEnv('CUDA_HOME', nvrtcHome);

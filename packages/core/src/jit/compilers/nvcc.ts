@@ -84,10 +84,14 @@ function check(status: number | null, signal: NodeJS.Signals | null, log: string
   if (signal !== null) {
     throw new CompilerFailure(`nvcc was ended by ${signal}; when memory ran out, lower MAX_JOBS`, log);
   }
-  throw new CompilerFailure(firstError(log) ?? `nvcc exited with ${status}`, log);
+  const hint = /host compiler/i.test(log) ? ' (nvcc needs a C++ compiler such as g++ on PATH; NVRTC needs none)' : '';
+  throw new CompilerFailure((firstError(log) ?? `nvcc exited with ${status}`) + hint, log);
 }
 
-/** Children end with this process, and as a group when aborted: nvcc itself starts cicc and ptxas. */
+/**
+ * Children end with this process, and as a group when aborted: nvcc itself starts cicc and ptxas. LIMIT: a signal that
+ * kills this process kills no group; its compilers end by themselves, in a folder that the next build of the module clears.
+ */
 const running = new Set<ChildProcess>();
 
 async function runChild(path: string, args: readonly string[], signal: AbortSignal | undefined): Promise<string> {
