@@ -41,19 +41,4 @@ inline void CheckResult(CUresult result, const char* call, int device) {
 #define FLASHINFER_CU(device, function, ...) \
   ::flashinfer::cuda::CheckResult(::flashinfer::cuda::Api().function(__VA_ARGS__), #function, device)
 
-/**
- * Lets this thread make calls that a capture forbids by default (pinning memory, loading modules) without
- * invalidating the capture: they do not touch the capturing stream.
- */
-class RelaxedCapture {
- public:
-  RelaxedCapture() { Api().cuThreadExchangeStreamCaptureMode(&mode_); }
-  ~RelaxedCapture() { Driver().api.cuThreadExchangeStreamCaptureMode(&mode_); }
-  RelaxedCapture(const RelaxedCapture&) = delete;
-  RelaxedCapture& operator=(const RelaxedCapture&) = delete;
-
- private:
-  int mode_ = CU_STREAM_CAPTURE_MODE_RELAXED;
-};
-
 }  // namespace flashinfer::cuda

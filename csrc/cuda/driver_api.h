@@ -107,7 +107,6 @@ enum : int {
   CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES = 6,
 
   CU_STREAM_NON_BLOCKING = 1,
-  CU_STREAM_CAPTURE_MODE_THREAD_LOCAL = 1,
   CU_STREAM_CAPTURE_STATUS_NONE = 0,
   CU_STREAM_CAPTURE_MODE_RELAXED = 2,
   CU_MEMHOSTALLOC_PORTABLE = 1,
@@ -158,7 +157,6 @@ enum : int {
   X(cuStreamBeginCapture, "cuStreamBeginCapture_v2", (CUstream stream, int mode))                                \
   X(cuStreamEndCapture, "cuStreamEndCapture", (CUstream stream, CUgraph * graph))                                \
   X(cuStreamIsCapturing, "cuStreamIsCapturing", (CUstream stream, int* status))                                  \
-  X(cuThreadExchangeStreamCaptureMode, "cuThreadExchangeStreamCaptureMode", (int* mode))                         \
   X(cuEventCreate, "cuEventCreate", (CUevent * event, unsigned int flags))                                       \
   X(cuEventDestroy, "cuEventDestroy_v2", (CUevent event))                                                        \
   X(cuEventRecord, "cuEventRecord", (CUevent event, CUstream stream))                                            \

@@ -7,8 +7,9 @@ namespace {
 
 void CaptureBegin(CudaState& state, Ptr streamPtr) {
   const Stream& stream = state.UseStream(streamPtr);
-  // Thread-local: calls of other threads (workers, read() waiting in libuv) cannot invalidate this capture.
-  FLASHINFER_CU(stream.device->ordinal, cuStreamBeginCapture, stream.handle, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL);
+  // The stricter modes refuse memory of any stream, pinned or not, and module loading meanwhile, in this thread or in
+  // all. What a replay could not repeat on this stream is refused in TypeScript, with a better message.
+  FLASHINFER_CU(stream.device->ordinal, cuStreamBeginCapture, stream.handle, CU_STREAM_CAPTURE_MODE_RELAXED);
   state.activeCaptures++;
 }
 

@@ -10,7 +10,6 @@ namespace {
 
 Ptr ModuleLoad(CudaState& state, int32_t ordinal, Bytes image) {
   Device& device = state.Use(ordinal);
-  const RelaxedCapture relaxed;
   // The driver reads PTX as a C string; std::string ends in the NUL that a Uint8Array lacks.
   const std::string terminated(reinterpret_cast<const char*>(image.data), image.size);
   char log[4096] = "";
@@ -72,7 +71,6 @@ double KernelCreate(CudaState& state, int32_t ordinal, Ptr module, std::string n
                     int32_t maxSharedBytes) {
   const DriverApi& api = Api();
   Device& device = state.UseHandle(state.modules, "module", module);
-  const RelaxedCapture relaxed;
   auto kernel = std::make_unique<Kernel>();
   kernel->module = AsHandle<CUmodule>(module);
   kernel->device = &device;

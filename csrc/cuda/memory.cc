@@ -85,7 +85,6 @@ Ptr PinnedAlloc(CudaState& state, int32_t ordinal, uint64_t bytes) {
 
 void PinnedFree(CudaState& state, Ptr ptr) {
   const Device& device = state.UseHandle(state.pinned, "pinned block", ptr);
-  const RelaxedCapture relaxed;
   FLASHINFER_CU(device.ordinal, cuMemFreeHost, AsHandle<void*>(ptr));
   state.pinned.erase(ptr);
 }

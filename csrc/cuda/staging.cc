@@ -6,7 +6,6 @@
 namespace flashinfer::cuda {
 
 void* AllocPinned(int device, size_t bytes) {
-  const RelaxedCapture relaxed;
   void* block;
   FLASHINFER_CU(device, cuMemHostAlloc, &block, bytes, CU_MEMHOSTALLOC_PORTABLE);
   return block;

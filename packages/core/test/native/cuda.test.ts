@@ -383,7 +383,7 @@ describe.runIf(process.platform === 'linux')('against the fake driver', () => {
     expect(value[1].message).toContain('ptxas: line 1 is not PTX');
   });
 
-  it('captures in thread-local mode and replays with the struct of the capture', () => {
+  it('captures in relaxed mode and replays with the struct of the capture', () => {
     const { value, calls } = fake.run(`${prelude}
       const { kernel, set } = makeKernel();
       const block = cuda.memAlloc(0, 16, stream);
@@ -421,7 +421,7 @@ describe.runIf(process.platform === 'linux')('against the fake driver', () => {
     }
     for (const error of value.gone) expect(error.code).toBe('INVALID_POINTER');
     expect(value.used).toBe(32);
-    expect(calls).toContain('cuStreamBeginCapture mode=1');
+    expect(calls).toContain('cuStreamBeginCapture mode=2');
     expect(calls).toContain('cuGraphInstantiate flags=1');
     expect(calls.filter((call) => call.startsWith('cuMemFreeAsync')).slice(0, 2)).toEqual([
       'cuMemFreeAsync capturing=1',

@@ -309,7 +309,6 @@ LOCKED(cuStreamIsCapturing, (Stream *stream, int *status), stream, status) {
   *status = stream->capture != NULL;
   return OK;
 }
-API cuThreadExchangeStreamCaptureMode(int *mode) { return (void)mode, OK; }
 LOCKED(cuEventCreate, (Event **event, unsigned flags), event, flags) {
   note("cuEventCreate flags=%u", flags);
   if (!current) return 201;
