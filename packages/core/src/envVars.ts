@@ -59,9 +59,7 @@ export const envVars = {
     parse: parseArchList,
   } as EnvVar<readonly string[] | undefined>,
   cubinDir: text('FLASHINFER_CUBIN_DIR', 'path', 'Folder of prebuilt cubins, searched before @flashinfer/cubin.'),
-  cubinsRepository: text('FLASHINFER_CUBINS_REPOSITORY', 'URL', 'Where missing cubins are downloaded from.'),
   disableJit: flag('FLASHINFER_DISABLE_JIT', 'Never compile: a kernel that is in no cache or package is an error.'),
-  noDownload: flag('FLASHINFER_NO_DOWNLOAD', 'Never use the network.'),
   logLevel: {
     name: 'FLASHINFER_LOGLEVEL',
     type: '0, 1, 3 or 5',

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { readdirSync, readFileSync } from 'node:fs';
 import { afterEach, describe, expect, expectTypeOf, it, vi } from 'vitest';
 import { env, envVars, type LogLevel } from '../src/envVars.ts';
 import { expectThrows } from './thrownBy.ts';
@@ -19,13 +20,13 @@ describe('env', () => {
     vi.stubEnv('FLASHINFER_WORKSPACE_BASE', '/tmp/somewhere');
     vi.stubEnv('FLASHINFER_CUDA_ARCH_LIST', '7.5 8.0;9.0a, 12.0f');
     vi.stubEnv('FLASHINFER_DISABLE_JIT', '1');
-    vi.stubEnv('FLASHINFER_NO_DOWNLOAD', 'False');
+    vi.stubEnv('FLASHINFER_JIT_DEBUG', 'False');
     vi.stubEnv('FLASHINFER_LOGLEVEL', '3');
     vi.stubEnv('MAX_JOBS', '12');
     expect(env.workspaceBase).toBe('/tmp/somewhere');
     expect(env.cudaArchList).toEqual(['75', '80', '90a', '120f']);
     expect(env.disableJit).toBe(true);
-    expect(env.noDownload).toBe(false);
+    expect(env.jitDebug).toBe(false);
     expect(env.logLevel).toBe(3);
     expect(env.maxJobs).toBe(12);
     vi.stubEnv('MAX_JOBS', '3');
@@ -47,9 +48,16 @@ describe('env', () => {
     expectThrows(() => env[key], 'ERR_FLASHINFER_INVALID_ENV', name, `'${value}'`, envVars[key].type, 'unset');
   });
 
+  it.each(Object.keys(envVars))('%s is read by the library', (key) => {
+    const source = new URL('../src/', import.meta.url);
+    const files = readdirSync(source, { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.ts'));
+    const readers = files.filter((file) => readFileSync(new URL(file, source), 'utf8').includes(`env.${key}`));
+    expect(readers.filter((file) => file !== 'envVars.ts')).not.toEqual([]);
+  });
+
   it('has the names FlashInfer has', () => {
     expect(Object.values(envVars).map((variable) => variable.name)).toEqual(
-      expect.arrayContaining(['FLASHINFER_CUBIN_DIR', 'FLASHINFER_CUBINS_REPOSITORY', 'FLASHINFER_JIT_VERBOSE']),
+      expect.arrayContaining(['FLASHINFER_CUBIN_DIR', 'FLASHINFER_DISABLE_JIT', 'FLASHINFER_JIT_VERBOSE']),
     );
     for (const { name, doc } of Object.values(envVars)) {
       expect(name).toMatch(/^(FLASHINFER_[A-Z_]+|MAX_JOBS|CUDA_(HOME|PATH|ROOT))$/);
