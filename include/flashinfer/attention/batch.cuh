@@ -46,9 +46,8 @@ __device__ __forceinline__ RequestParams request_params(const Params& batch, con
   RequestParams p;
   p.q = static_cast<const char*>(batch.q) + r.qo_begin * batch.q_stride_n * kOutBytes;
   p.o = static_cast<char*>(batch.o) + r.qo_begin * batch.o_stride_n * kOutBytes;
-  p.lse = batch.lse == nullptr
-              ? nullptr
-              : static_cast<float*>(batch.lse) + static_cast<int64_t>(r.qo_begin) * batch.num_qo_heads;
+  p.lse = batch.lse == nullptr ? nullptr
+                               : static_cast<float*>(batch.lse) + static_cast<int64_t>(r.qo_begin) * batch.num_qo_heads;
   const int64_t first_row = PAGED ? 0 : r.kv_start;
   p.k = static_cast<const char*>(batch.k) + first_row * batch.k_stride_n * kKvBytes;
   p.v = static_cast<const char*>(batch.v) + first_row * batch.v_stride_n * kKvBytes;

@@ -47,8 +47,8 @@ struct DecodeWarp {
   using Attention = WarpAttention<T, C::D_QK, C::D_VO, 1, C::KV_TILE>;
 
   const Params& params;
-  char* memory;          // this warp's ring
-  char* q_memory;        // the block's query tile
+  char* memory;    // this warp's ring
+  char* q_memory;  // the block's query tile
   const RopeFrequency* frequencies;
   uint32_t ring, q_tile;
   const int lane, kv_head;
@@ -137,8 +137,8 @@ struct DecodeWarp {
       typename Attention::Scores s;
       state.scores(s, q_tile + Attention::q_lane(0, lane), ring + k_offset + Attention::k_lane(lane));
       const int end_key = (tile + 1) * C::KV_TILE;
-      const bool masks = end_key > key_limit ||
-                         !C::Visible::all_visible(params, first_row, last_row, tile * C::KV_TILE, end_key);
+      const bool masks =
+          end_key > key_limit || !C::Visible::all_visible(params, first_row, last_row, tile * C::KV_TILE, end_key);
       if (masks) transform_and_mask(s, tile, true);
       else if constexpr (C::Variant::kTransformsLogits) transform_and_mask(s, tile, false);
       state.hold_maximum(s, scale);

@@ -172,8 +172,8 @@ struct PrefillBlock {
       prepare_v();
       if (tile > first) load_k(tile - 1);
       const int end_key = (tile + 1) * C::KV_TILE;
-      const bool masks = end_key > key_limit ||
-                         !Visible::all_visible(params, first_row, last_row, tile * C::KV_TILE, end_key);
+      const bool masks =
+          end_key > key_limit || !Visible::all_visible(params, first_row, last_row, tile * C::KV_TILE, end_key);
       if (masks) transform_and_mask(s, tile, true);
       else if constexpr (Variant::kTransformsLogits) transform_and_mask(s, tile, false);
       state.hold_maximum(s, scale);
@@ -245,7 +245,7 @@ __device__ __forceinline__ void prefill_tile(const Params& params, char* smem, i
   block.state.init();
   if (first_key < end_key) {
     load_query_async<typename C::T, C::D_QK, C::kRows, C::kThreads>(params, block.shared, block.first_packed,
-                                                                   block.kv_head, block.thread);
+                                                                    block.kv_head, block.thread);
     block.attend(first_key / C::KV_TILE, ceil_div(end_key, C::KV_TILE), first_row, last_row, scale);
   }
   block.store(split, scale);
