@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { BenchCase, DeviceKind } from './benchCase.ts';
+import { compileCases } from './compile.ts';
+import { decodeCases } from './decode.ts';
+import { elementwiseCases } from './elementwise.ts';
+import { importCases } from './import.ts';
+import { launchCases } from './launch.ts';
+import { prefillCases } from './prefill.ts';
+
+export const allCases: readonly BenchCase[] = [
+  ...decodeCases,
+  ...prefillCases,
+  ...elementwiseCases,
+  ...launchCases,
+  ...importCases,
+  ...compileCases,
+];
+
+/**
+ * Cases of a device whose name matches one of the patterns: `*` stands for anything, and a pattern without it matches
+ * anywhere in the name. No patterns: all cases.
+ */
+export function selectCases(patterns: readonly string[], device: DeviceKind): BenchCase[] {
+  const matchers = patterns.map(toMatcher);
+  return allCases.filter(
+    ({ name, devices }) => devices.includes(device) && (matchers.length === 0 || matchers.some((m) => m.test(name))),
+  );
+}
+
+function toMatcher(pattern: string): RegExp {
+  const body = pattern.replace(/[.+?^${}()|[\]\\]/g, '\\$&').replaceAll('*', '.*');
+  return new RegExp(pattern.includes('*') ? `^${body}$` : body);
+}
