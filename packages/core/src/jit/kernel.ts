@@ -52,6 +52,11 @@ export class Kernel {
     return this.#packer.buffer.byteLength;
   }
 
+  /** What the addon launches, with the struct of the last {@link launch}: benchmarks time it by itself. */
+  get handle(): KernelHandle {
+    return this.#handle;
+  }
+
   /** Packs the arguments and launches once; the arguments may change as soon as this returns. */
   launch(grid: readonly [number, number, number], args: KernelArgs, opts: LaunchOptions): void {
     const { stream, sharedBytes = 0, cluster = 0, pdl = false } = opts;
