@@ -122,9 +122,10 @@ describe.skipIf(!nvcc || process.platform !== 'linux')('processes', () => {
       startTime: 0,
       exitWhen: pidFile,
     });
+    const exited = once(child, 'exit');
     await until(() => existsSync(pidFile), 'the compiler to start');
     const pid = Number(readFileSync(pidFile, 'utf8'));
-    await once(child, 'exit');
+    await exited;
     await until(() => !isAlive(pid), 'the compiler to end');
   });
 });
