@@ -2,20 +2,34 @@
 // Compiled kernels from folders, and what happens without any compiler.
 import { cpSync, mkdirSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import { runSync } from '../../src/jit/bothWays.ts';
 import { sha256 } from '../../src/jit/entry.ts';
-import { resolveModule } from '../../src/jit/resolve.ts';
+import { type ResolvedModule, resolveModule } from '../../src/jit/resolve.ts';
 import { cubinFolder, moduleFolder } from '../../src/jit/sources.ts';
-import { captureLog, countingCompiler, requireNvcc, scaleSpec, temporaryFolder, testJit } from './fixture.ts';
+import {
+  captureLog,
+  countingCompiler,
+  requireNvcc,
+  scaleSpec,
+  type TestJit,
+  temporaryFolder,
+  testJit,
+} from './fixture.ts';
 
 const nvcc = requireNvcc();
 const spec = scaleSpec(5);
 
 describe.skipIf(!nvcc)('prebuilt kernels', () => {
-  const builder = testJit(nvcc);
-  const built = runSync(resolveModule(builder, spec, 'sm_90a', { blocking: true }));
-  const other = runSync(resolveModule(builder, spec, 'sm_80', { blocking: true }));
+  let builder: TestJit;
+  let built: ResolvedModule;
+  let other: ResolvedModule;
+  // Not in the body, which also runs when the tests are skipped.
+  beforeAll(() => {
+    builder = testJit(nvcc);
+    built = runSync(resolveModule(builder, spec, 'sm_90a', { blocking: true }));
+    other = runSync(resolveModule(builder, spec, 'sm_80', { blocking: true }));
+  });
 
   /** A folder as in @flashinfer/cubin. */
   function cubins(
