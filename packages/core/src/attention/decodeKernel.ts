@@ -82,7 +82,8 @@ export function planDecode(r: AttentionRequest, limits: DeviceLimits): DecodePla
   const split = splitKv({ kvBegin, kvLen: r.kvLen, kvTile: tile.kvTile }, blocks, slots, tile.warps);
   const states = split.numSplits > 1 ? blocks * split.numSplits * decodeRows : 0;
   return {
-    ...split,
+    numSplits: split.numSplits,
+    kvChunk: split.kvChunk,
     tile,
     sharedBytes,
     kvBegin,

@@ -93,5 +93,6 @@ export function planPrefill(r: AttentionRequest, limits: DeviceLimits): PrefillP
   // Four tiles: a shorter split would spend more on loading queries and merging than it saves.
   const split = splitKv({ kvBegin, kvLen: r.kvLen, kvTile: tile.kvTile }, queryTiles * r.numKvHeads, slots, 4);
   const rows = split.numSplits > 1 ? split.numSplits * r.qoLen * r.numQoHeads : 0;
-  return { ...split, tile, sharedBytes, kvBegin, queryTiles, partialO: rows * r.headDim, partialLse: rows };
+  const { numSplits, kvChunk } = split;
+  return { numSplits, kvChunk, tile, sharedBytes, kvBegin, queryTiles, partialO: rows * r.headDim, partialLse: rows };
 }
