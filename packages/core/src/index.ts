@@ -1,4 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
+export { BatchDecodeWithPagedKVCacheWrapper } from './attention/batchDecode.ts';
+export type {
+  BatchDecodePlanOptions,
+  BatchPrefillPagedPlanOptions,
+  BatchPrefillRaggedPlanOptions,
+  BatchRunOptions,
+  BatchWrapperOptions,
+  PagedKVCache,
+} from './attention/batchOptions.ts';
+export {
+  BatchPrefillWithPagedKVCacheWrapper,
+  BatchPrefillWithRaggedKVCacheWrapper,
+} from './attention/batchPrefill.ts';
 export type {
   AttentionBackend,
   AttentionOptions,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Time to the first result of an operator in a new process: with an empty kernel cache, and with a filled one.
+// Time to a kernel in a new process, with an empty kernel cache and with a filled one: to the first result of an operator
+// on a GPU, and of one module with nvcc, which needs no GPU.
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -29,7 +30,46 @@ const operators = {
   },
 } as const;
 
-export const compileCases: HostCase[] = (['decode', 'prefill'] as const).map((operator) => ({
+/** Prints the microseconds that the causal float16 fa2 prefill module takes: from an empty cache, then from memory-cold disk. */
+const oneModule = `
+const { attentionSpecs, findNvcc, jitEnvironment, nvccCompiler, resolveModule, runSync } = await import('@flashinfer/core/internal');
+const nvcc = findNvcc();
+if (nvcc.path === undefined) throw new Error('compile/nvcc: no nvcc');
+const compiler = nvccCompiler(nvcc.path, nvcc.release);
+const jit = { ...jitEnvironment(), findCompiler: () => compiler, compilerRelease: () => compiler.release };
+const spec = attentionSpecs().find((each) => each.name.startsWith('single_prefill_f16_hd128_causal'));
+const start = process.hrtime.bigint();
+const { origin } = runSync(resolveModule(jit, spec, 'sm_90a', { blocking: true }));
+console.log(origin, Number(process.hrtime.bigint() - start) / 1000);
+`;
+
+const nvccCase: HostCase = {
+  kind: 'host',
+  name: 'compile/nvcc_prefill_f16_d128',
+  params: { compiler: 'nvcc', target: 'sm_90a', dtype: 'float16', headDim: 128 },
+  devices: ['cpu', 'cuda'],
+  async measure({ quick }) {
+    const samples = { compiled: [] as number[], cache: [] as number[] };
+    for (let n = 0; n < (quick ? 1 : 5); ++n) {
+      const cache = await mkdtemp(join(tmpdir(), 'flashinfer-bench-'));
+      try {
+        for (const expected of ['compiled', 'cache'] as const) {
+          const [origin, us] = (await runChild(oneModule, { FLASHINFER_WORKSPACE_BASE: cache })).split(' ');
+          if (origin !== expected) throw new Error(`compile/nvcc: the module came from ${origin}, not ${expected}`);
+          samples[expected].push(Number(us));
+        }
+      } finally {
+        await rm(cache, { recursive: true, force: true });
+      }
+    }
+    return [
+      { variant: 'nvcc, empty cache', samplesUs: samples.compiled },
+      { variant: 'key, checksum and cubin from cache', samplesUs: samples.cache },
+    ];
+  },
+};
+
+const firstCallCases: HostCase[] = (['decode', 'prefill'] as const).map((operator) => ({
   kind: 'host',
   name: `compile/${operator}_bf16_d128`,
   params: { operator, dtype: 'bfloat16', headDim: 128 },
@@ -55,3 +95,5 @@ export const compileCases: HostCase[] = (['decode', 'prefill'] as const).map((op
     ];
   },
 }));
+
+export const compileCases: HostCase[] = [...firstCallCases, nvccCase];

@@ -106,6 +106,54 @@ const backends: readonly AttentionBackend[] = ['auto', 'fa2', 'fa3', 'cpu'];
 const lseBases = ['2', 'e'] as const;
 const maxWindow = 2 ** 31 - 1;
 
+/** Options of `plan()` that readBatchNumbers reads; lengths and dtypes are the wrapper's. */
+type BatchNumberOptions = Pick<
+  AttentionOptions,
+  'kvLayout' | 'posEncodingMode' | 'windowLeft' | 'logitsSoftCap' | 'smScale' | 'ropeScale' | 'ropeTheta'
+>;
+
+/** As readNumbers, for a plan: scales of a call and the lse base come with `run()`. */
+export function readBatchNumbers(
+  functionName: string,
+  options: BatchNumberOptions,
+  allowed: ReadonlySet<string>,
+  headDim: number,
+): AttentionNumbers {
+  const { kvLayout, ...rest } = options;
+  for (const name in rest) if (!allowed.has(name)) throw unknownOption(functionName, name, allowed);
+  const { posEncodingMode, windowLeft, logitsSoftCap, smScale, ropeScale, ropeTheta } = rest;
+  const numbers = { kvLayout, posEncodingMode, windowLeft, logitsSoftCap, smScale, ropeScale, ropeTheta };
+  return readNumbers(functionName, numbers, decodeOptionNames, headDim);
+}
+
+export const runOptionNames: ReadonlySet<string> = new Set([
+  'out',
+  'lse',
+  'returnLse',
+  'lseBase',
+  'qScale',
+  'kScale',
+  'vScale',
+]);
+
+/** What a `run()` adds to its plan's numbers. */
+export function readRunNumbers(
+  functionName: string,
+  options: Pick<AttentionOptions, 'returnLse' | 'lseBase' | 'qScale' | 'kScale' | 'vScale'>,
+  planned: Pick<AttentionNumbers, 'smScale'>,
+): Pick<AttentionNumbers, 'smScale' | 'vScale' | 'lseFactor'> {
+  for (const name in options) if (!runOptionNames.has(name)) throw unknownOption(functionName, name, runOptionNames);
+  flag(functionName, 'returnLse', options.returnLse);
+  const lseBase = oneOf(functionName, 'lseBase', options.lseBase, lseBases);
+  const qScale = scale(functionName, 'qScale', options.qScale, 1);
+  const kScale = scale(functionName, 'kScale', options.kScale, 1);
+  return {
+    smScale: planned.smScale * qScale * kScale,
+    vScale: scale(functionName, 'vScale', options.vScale, 1),
+    lseFactor: lseBase === 'e' ? Math.LN2 : 1,
+  };
+}
+
 /** Checks every option that is not a tensor, and applies the defaults. */
 export function readNumbers(
   functionName: string,

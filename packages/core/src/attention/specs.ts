@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The attention kernels that stand for all others where every architecture is compiled.
 import type { KernelSpec } from '../jit/spec.ts';
+import { batchDecodeSpec, batchMergeSpec, batchPrefillSpec } from './batchKernel.ts';
 import { customMaskSpecs } from './customMask.ts';
 import { decodeSpec } from './decodeKernel.ts';
 import type { KernelOptions } from './kernelName.ts';
@@ -30,6 +31,10 @@ export function attentionSpecs(): KernelSpec[] {
     decodeSpec({ ...plain, headDim: 64, posEncodingMode: 'ROPE_LLAMA' }, { warps: 4, kvTile: 32, stages: 2 }),
     decodeSpec({ ...plain, headDim: 256, windowLeft: 8, logitsSoftCap: 30 }, { warps: 1, kvTile: 16, stages: 2 }),
     mergeSpec(plain),
+    batchPrefillSpec(causal, { mTiles: 2, kvTile: 64 }, false),
+    batchPrefillSpec({ ...causal, headDim: 64 }, { mTiles: 1, kvTile: 64 }, true),
+    batchDecodeSpec(plain, { warps: 4, kvTile: 16, stages: 2 }, true),
+    batchMergeSpec(plain),
     ...customMaskSpecs(),
   ];
 }

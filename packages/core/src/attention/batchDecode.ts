@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// Batched decode attention over a paged KV-cache.
+import { InvalidArgumentError } from '../errors.ts';
+import type { Tensor } from '../tensor/tensor.ts';
+import type { BatchDecodePlanOptions, BatchRunOptions, BatchWrapperOptions, PagedKVCache } from './batchOptions.ts';
+import { BatchWrapper } from './batchWrapper.ts';
+import { readPageTable } from './pageTable.ts';
+
+const planNames: ReadonlySet<string> = new Set<keyof BatchDecodePlanOptions>([
+  'pagedKvIndptr',
+  'pagedKvIndices',
+  'pagedKvLastPageLen',
+  'pageSize',
+  'numQoHeads',
+  'numKvHeads',
+  'headDimQk',
+  'headDimVo',
+  'posEncodingMode',
+  'windowLeft',
+  'logitsSoftCap',
+  'smScale',
+  'ropeScale',
+  'ropeTheta',
+  'qDtype',
+  'kvDtype',
+  'fixedSplitSize',
+  'disableSplitKv',
+]);
+
+/**
+ * Decode attention of a batch: one query token a request, over a paged KV-cache.
+ * `plan()` once for the lengths and pages of a step, `run()` once a layer.
+ * @throws {InvalidArgumentError} from plan and run on wrong page tables, shapes, dtypes, devices, strides or options
+ * @remarks `plan()` works on host arrays and copies once, asynchronously; `run()` is asynchronous on the current stream.
+ *   With `useCudaGraph` a captured `run()` replays correctly after every new plan within the maxima.
+ * @see FlashInfer `BatchDecodeWithPagedKVCacheWrapper`; arXiv:2501.01005
+ * @example
+ * const decode = new BatchDecodeWithPagedKVCacheWrapper();
+ * decode.plan({
+ *   pagedKvIndptr: [0, 2, 3], pagedKvIndices: [0, 1, 2], pagedKvLastPageLen: [5, 16], pageSize: 16,
+ *   numQoHeads: 32, numKvHeads: 8, headDimQk: 128,
+ * });
+ * const q = randn([2, 32, 128], { dtype: 'float16' });
+ * const cache = randn([3, 2, 16, 8, 128], { dtype: 'float16' });
+ * const o = decode.run(q, cache); // [2, 32, 128]
+ */
+export class BatchDecodeWithPagedKVCacheWrapper extends BatchWrapper {
+  constructor(options: BatchWrapperOptions = {}) {
+    super('BatchDecodeWithPagedKVCacheWrapper', options, ['maxBatchSize', 'maxNumPages']);
+  }
+
+  /** Prepares the runs that follow; see {@link BatchDecodePlanOptions}. Replaces the plan before. */
+  plan(options: BatchDecodePlanOptions): void {
+    const caller = `${this.name}.plan`;
+    if (options === undefined || options === null) {
+      throw new InvalidArgumentError(
+        'ERR_FLASHINFER_INVALID_ARGUMENT',
+        `${caller}: options is ${options}; expected the page table, heads and headDimQk`,
+      );
+    }
+    const table = readPageTable(caller, options);
+    const { batchSize, kvLen, indptr, pages, pageSize } = table;
+    const qoBegin = Int32Array.from({ length: batchSize }, (_, r) => r);
+    const requests = { batchSize, qoBegin, qoLen: new Int32Array(batchSize).fill(1), kvStart: indptr, kvLen };
+    this.planRequests(options, planNames, requests, { pages, kvExtent: table.numPages, pageSize }, 'decode');
+  }
+
+  /**
+   * @param q `[batchSize, numQoHeads, headDim]`, the planned qDtype
+   * @param pagedKVCache NHD `[numPages, 2, pageSize, numKvHeads, headDim]`, HND `[numPages, 2, numKvHeads, pageSize,
+   *   headDim]`, or `[k, v]` without dimension 1; pages may be strided
+   * @returns `o` as q; with `returnLse` `[o, lse]`, lse `[batchSize, numQoHeads]` float32, base 2 unless `lseBase` is `'e'`
+   */
+  run(q: Tensor, pagedKVCache: PagedKVCache, options: BatchRunOptions & { returnLse: true }): [Tensor, Tensor];
+  run(q: Tensor, pagedKVCache: PagedKVCache, options?: BatchRunOptions & { returnLse?: false }): Tensor;
+  run(q: Tensor, pagedKVCache: PagedKVCache, options: BatchRunOptions = {}): Tensor | [Tensor, Tensor] {
+    return this.runRequests(q, options, (check, planned, numPages) =>
+      this.readCache(check, pagedKVCache, planned, numPages),
+    );
+  }
+}

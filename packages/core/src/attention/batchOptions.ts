@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// Options of the batch attention wrappers.
+import type { DType } from '../tensor/dtype.ts';
+import type { Tensor } from '../tensor/tensor.ts';
+import type { HostIndices } from './hostArray.ts';
+import type { AttentionBackend, KvLayout, PosEncodingMode } from './options.ts';
+
+/** Options of a batch wrapper's constructor. */
+export interface BatchWrapperOptions {
+  /** Layout of a page or of ragged k and v. Default `'NHD'`. */
+  kvLayout?: KvLayout;
+  /** Default `'auto'`. */
+  backend?: AttentionBackend;
+  /** Where the wrapper runs. Default: the default device. */
+  device?: string;
+  /**
+   * Keeps every address and the grid the same from plan to plan, so that a captured `run()` replays correctly after a
+   * new `plan()`. Needs the maxima below. Default false.
+   */
+  useCudaGraph?: boolean;
+  /** Most requests of a plan; required with useCudaGraph. */
+  maxBatchSize?: number;
+  /** Most entries of `pagedKvIndices`; required with useCudaGraph by the paged wrappers. */
+  maxNumPages?: number;
+  /** Most query tokens of a plan, all requests together; required with useCudaGraph by the prefill wrappers. */
+  maxNumTokens?: number;
+}
+
+/** What every plan says about the attention, besides the lengths. */
+export interface BatchPlanOptions {
+  numQoHeads: number;
+  numKvHeads: number;
+  headDimQk: number;
+  /** Default headDimQk. */
+  headDimVo?: number;
+  posEncodingMode?: PosEncodingMode;
+  /** Tokens left of a query's own position that stay visible. Default -1: all. */
+  windowLeft?: number;
+  /** Default 0: off. */
+  logitsSoftCap?: number;
+  /** Default `1 / sqrt(headDimQk)`. */
+  smScale?: number;
+  ropeScale?: number;
+  ropeTheta?: number;
+  /** dtype of q and of the output. Default `'float16'`. */
+  qDtype?: DType;
+  /** Default qDtype. */
+  kvDtype?: DType;
+  /**
+   * Keys a split. With it, or with disableSplitKv, a request's result has the same bits in every batch. Default: chosen
+   * to fill the GPU.
+   */
+  fixedSplitSize?: number;
+  /** Default false. */
+  disableSplitKv?: boolean;
+}
+
+/** A page table on the host: request i has pages `pagedKvIndices[pagedKvIndptr[i] .. pagedKvIndptr[i + 1]]`. */
+export interface PageTable {
+  /** int32 `[batchSize + 1]`. */
+  pagedKvIndptr: HostIndices;
+  /** int32 `[pagedKvIndptr[batchSize]]`, page ids. */
+  pagedKvIndices: HostIndices;
+  /** int32 `[batchSize]`: tokens in each request's last page, 1 to pageSize (a request without pages: ignored). */
+  pagedKvLastPageLen: HostIndices;
+  /** Tokens a page, from 1 up. */
+  pageSize: number;
+}
+
+export type BatchDecodePlanOptions = BatchPlanOptions & PageTable;
+
+export interface QueryRows {
+  /** int32 `[batchSize + 1]`: request i has query rows `qoIndptr[i] .. qoIndptr[i + 1]`. */
+  qoIndptr: HostIndices;
+  /** Query row i of a request sees its keys up to i + kvLen - qoLen. Default false. */
+  causal?: boolean;
+}
+
+export type BatchPrefillPagedPlanOptions = BatchPlanOptions & PageTable & QueryRows;
+
+export type BatchPrefillRaggedPlanOptions = BatchPlanOptions &
+  QueryRows & {
+    /** int32 `[batchSize + 1]`: request i has rows `kvIndptr[i] .. kvIndptr[i + 1]` of k and v. */
+    kvIndptr: HostIndices;
+  };
+
+/** Options of a wrapper's `run()`. */
+export interface BatchRunOptions {
+  /** Shape and dtype as q; may be strided. Default: a new tensor. */
+  out?: Tensor;
+  /** float32 `[numTokens, numQoHeads]`, contiguous; where to write the lse with returnLse. Default: a new tensor. */
+  lse?: Tensor;
+  /** Default false. */
+  returnLse?: boolean;
+  /** Default `'2'`. */
+  lseBase?: '2' | 'e';
+  /** Calibration scales, folded into smScale (q, k) and multiplied to the output (v). Default 1. */
+  qScale?: number;
+  kScale?: number;
+  vScale?: number;
+}
+
+/** A paged KV-cache: one tensor with k and v at index 0 and 1 of dimension 1, or two of them without that dimension. */
+export type PagedKVCache = Tensor | readonly [Tensor, Tensor];

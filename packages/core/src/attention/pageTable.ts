@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reading and checking the page table of a plan.
+import { InvalidArgumentError } from '../errors.ts';
+import type { PageTable } from './batchOptions.ts';
+import { hostIndices, hostIndptr, positiveInteger } from './hostArray.ts';
+
+export interface ReadPageTable {
+  readonly batchSize: number;
+  readonly pageSize: number;
+  readonly pages: Int32Array;
+  readonly indptr: Int32Array;
+  /** Keys of each request. */
+  readonly kvLen: Int32Array;
+  /** One more than the largest page id. */
+  readonly numPages: number;
+}
+
+export function readPageTable(functionName: string, table: PageTable): ReadPageTable {
+  const pageSize = positiveInteger(functionName, 'pageSize', table.pageSize);
+  const indptr = hostIndptr(functionName, 'pagedKvIndptr', table.pagedKvIndptr);
+  const batchSize = indptr.length - 1;
+  const indices = hostIndices(functionName, 'pagedKvIndices', table.pagedKvIndices);
+  const lastPageLen = hostIndices(functionName, 'pagedKvLastPageLen', table.pagedKvLastPageLen);
+  const used = indptr[batchSize]!;
+  if (indices.length < used) {
+    throw invalid(
+      functionName,
+      `pagedKvIndices has ${indices.length} entries`,
+      `at least pagedKvIndptr's last, ${used}`,
+    );
+  }
+  if (lastPageLen.length !== batchSize) {
+    throw invalid(functionName, `pagedKvLastPageLen has ${lastPageLen.length} entries`, `batchSize=${batchSize}`);
+  }
+  const kvLen = new Int32Array(batchSize);
+  for (let r = 0; r < batchSize; ++r) {
+    const numPages = indptr[r + 1]! - indptr[r]!;
+    if (numPages === 0) continue;
+    const last = lastPageLen[r]!;
+    if (last < 1 || last > pageSize) {
+      throw invalid(functionName, `pagedKvLastPageLen holds ${last} at ${r}`, `1 to pageSize=${pageSize} (a count)`);
+    }
+    kvLen[r] = (numPages - 1) * pageSize + last;
+  }
+  let numPages = 0;
+  for (let i = 0; i < used; ++i) {
+    const page = indices[i]!;
+    if (page < 0) throw invalid(functionName, `pagedKvIndices holds ${page} at ${i}`, 'page ids from 0 up');
+    if (page >= numPages) numPages = page + 1;
+  }
+  const pages = indices.length === used ? indices : indices.subarray(0, used);
+  return { batchSize, pageSize, pages, indptr, kvLen, numPages };
+}
+
+function invalid(functionName: string, given: string, expected: string): InvalidArgumentError {
+  return new InvalidArgumentError('ERR_FLASHINFER_INVALID_ARGUMENT', `${functionName}: ${given}; expected ${expected}`);
+}

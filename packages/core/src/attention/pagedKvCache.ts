@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reading the paged KV-cache argument: one tensor or a (k, v) pair, NHD or HND pages.
+import type { Checker } from '../check/checker.ts';
+import type { Device } from '../runtime/device.ts';
+import type { DType } from '../tensor/dtype.ts';
+import { dtypes } from '../tensor/dtype.ts';
+import type { Tensor } from '../tensor/tensor.ts';
+import type { PagedKVCache } from './batchOptions.ts';
+import type { KvLayout } from './options.ts';
+
+/** Addresses and strides (elements) of one half of a KV input; ragged inputs have no page stride. */
+export interface KvView {
+  readonly ptr: number;
+  readonly strideN: number;
+  readonly strideH: number;
+  readonly stridePage: number;
+}
+
+export interface KvRule {
+  readonly layout: KvLayout;
+  readonly pageSize: number;
+  readonly numKvHeads: number;
+  readonly headDim: number;
+  readonly dtype: DType;
+  readonly device: Device;
+}
+
+/** Checks a cache against the plan; returns both halves and the number of pages. */
+export function readPagedKvCache(
+  check: Checker,
+  cache: PagedKVCache,
+  rule: KvRule,
+): { k: KvView; v: KvView; numPages: number; tensors: Record<string, Tensor> } {
+  const { layout, pageSize, numKvHeads, headDim, dtype, device } = rule;
+  const page = layout === 'NHD' ? [pageSize, numKvHeads, headDim] : [numKvHeads, pageSize, headDim];
+  const tensorRule = { dtypes: [dtype], device, lastDimContiguous: true } as const;
+  if (Array.isArray(cache)) {
+    const [k, v] = cache as readonly [Tensor, Tensor];
+    check.tensor('kCache', k, ['numPages', ...page], tensorRule);
+    check.tensor('vCache', v, ['numPages', ...page], tensorRule);
+    const tensors = { kCache: k, vCache: v };
+    return { k: view(k, 0, 1, layout), v: view(v, 0, 1, layout), numPages: check.dim('numPages'), tensors };
+  }
+  const both = cache as Tensor;
+  check.tensor('pagedKVCache', both, ['numPages', 2, ...page], tensorRule);
+  const half = (both.strides[1] ?? 0) * dtypes[dtype].bytes;
+  const tensors = { pagedKVCache: both };
+  return { k: view(both, 0, 2, layout), v: view(both, half, 2, layout), numPages: check.dim('numPages'), tensors };
+}
+
+function view(tensor: Tensor, byteOffset: number, first: number, layout: KvLayout): KvView {
+  const { strides } = tensor;
+  const nhd = layout === 'NHD';
+  return {
+    ptr: tensor.ptr + byteOffset,
+    strideN: strides[first + (nhd ? 0 : 1)]!,
+    strideH: strides[first + (nhd ? 1 : 0)]!,
+    stridePage: strides[0]!,
+  };
+}
+
+/** Ragged k or v `[rows, heads, dim]` (NHD) or `[heads, rows, dim]` (HND). */
+export function raggedView(tensor: Tensor, layout: KvLayout): KvView {
+  const nhd = layout === 'NHD';
+  return {
+    ptr: tensor.ptr,
+    strideN: tensor.strides[nhd ? 0 : 1]!,
+    strideH: tensor.strides[nhd ? 1 : 0]!,
+    stridePage: 0,
+  };
+}
