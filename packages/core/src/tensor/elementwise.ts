@@ -4,7 +4,7 @@
 import { UnsupportedError } from '../errors.ts';
 import { getKernel } from '../jit/kernel.ts';
 import type { KernelSpec } from '../jit/spec.ts';
-import { native } from '../native/load.ts';
+import { native, toFlashInferError } from '../native/load.ts';
 import { currentStream } from '../runtime/stream.ts';
 import { type CopyPlan, planCopy } from './copyPlan.ts';
 import { dtypes } from './dtype.ts';
@@ -21,6 +21,7 @@ import {
   randomSpec,
 } from './elementwiseKernels.ts';
 import type { Tensor } from './tensor.ts';
+import { copyWithin } from './transfer.ts';
 
 export { elementwiseSpecs } from './elementwiseKernels.ts';
 
@@ -36,7 +37,7 @@ export function castContiguous(src: Tensor, dst: Tensor): void {
     const srcDtype = dtypes[src.dtype].code;
     native().cpu.cast({ src: src.ptr, srcDtype, dst: dst.ptr, dstDtype: dtypes[dst.dtype].code, count });
   } else if (src.dtype === dst.dtype) {
-    native().cuda.copyDtoD(dst.ptr, src.ptr, dst.byteLength, currentStream(dst.deviceIndex));
+    copyWithin(dst.deviceIndex, dst.ptr, src.ptr, dst.byteLength, 'cast');
   } else {
     const wide = castVec(src.dtype, dst.dtype);
     const aligned = isAligned(src, wide) && isAligned(dst, wide);
@@ -74,7 +75,7 @@ export function copyStrided(src: Tensor, dst: Tensor): void {
       dstStrides: [...plan.dstStrides],
     });
   } else if (plan.kind === 'contiguous') {
-    native().cuda.copyDtoD(dstPtr, srcPtr, dst.byteLength, currentStream(dst.deviceIndex));
+    copyWithin(dst.deviceIndex, dstPtr, srcPtr, dst.byteLength, 'copy');
   } else {
     copyOnCuda(plan, src, dst);
   }
@@ -111,13 +112,20 @@ export function fillValue(dst: Tensor, value: number | bigint): void {
   }
   const pattern = elementBits(code, value);
   const low = Number(pattern & 0xffffffffn);
-  const stream = currentStream(dst.deviceIndex);
   if (bytes !== 8) {
-    native().cuda.memset(dst.ptr, low, bytes, count, stream);
+    memset(dst, low, bytes, count);
   } else if (pattern >> 32n === BigInt(low)) {
-    native().cuda.memset(dst.ptr, low, 4, 2 * count, stream);
+    memset(dst, low, 4, 2 * count);
   } else {
     launch(fillWordsSpec(), dst, Math.ceil(count / blockThreads), { dst: dst.ptr, count, value: pattern });
+  }
+}
+
+function memset(dst: Tensor, value: number, bytes: 1 | 2 | 4, count: number): void {
+  try {
+    native().cuda.memset(dst.ptr, value, bytes, count, currentStream(dst.deviceIndex));
+  } catch (error) {
+    throw toFlashInferError(error, 'fill');
   }
 }
 

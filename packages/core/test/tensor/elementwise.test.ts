@@ -5,7 +5,7 @@ import { randomBytes, randomInt } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import { UnsupportedError } from '../../src/errors.ts';
 import { native } from '../../src/native/load.ts';
-import { type Device, parseDevice } from '../../src/runtime/device.ts';
+import type { Device } from '../../src/runtime/device.ts';
 import { currentStream } from '../../src/runtime/stream.ts';
 import { empty } from '../../src/tensor/create.ts';
 import { type DType, dtypes } from '../../src/tensor/dtype.ts';
@@ -19,6 +19,7 @@ import {
   fillValue,
 } from '../../src/tensor/elementwise.ts';
 import type { Tensor } from '../../src/tensor/tensor.ts';
+import { testDevice as device } from '../device.ts';
 import {
   allDTypes,
   convertValue,
@@ -26,7 +27,6 @@ import {
   floatDTypes,
   floatFormats,
   integerDTypes,
-  isFloatDType,
   normalGroup,
   philox4x32,
   randomWords,
@@ -34,8 +34,6 @@ import {
   roundFloat,
   type Value,
 } from './elementwiseReference.ts';
-
-const device: Device = parseDevice(process.env.FLASHINFER_TEST_DEVICE ?? 'cpu');
 
 function write(target: Tensor, bytes: Uint8Array): void {
   if (target.deviceIndex < 0) native().host.write(target.ptr, bytes);
@@ -527,6 +525,10 @@ describe('elementwiseSpecs', () => {
     expect(new Set(specs.map((spec) => spec.name)).size).toBe(specs.length);
     expect(new Set(specs.map((spec) => spec.entry)).size).toBe(specs.length);
     for (const spec of specs) expect(spec.name).toMatch(/^[a-z0-9_]+$/);
-    expect(isFloatDType('int8')).toBe(false);
+    for (const dtype of allDTypes) {
+      const type = new RegExp(`\\b${dtypes[dtype].cpp}\\b`);
+      const casts = specs.filter((spec) => spec.entry.includes('CastConfig') && type.test(spec.entry));
+      expect(casts.length, dtype).toBeGreaterThanOrEqual(2);
+    }
   });
 });
