@@ -97,6 +97,8 @@ def main():
     arguments = parser.parse_args()
     if arguments.threads > 0:
         torch.set_num_threads(arguments.threads)
+    if torch.device(arguments.device).type == "cuda":
+        torch.cuda.set_device(arguments.device)
     torch.manual_seed(0)
     print(f"torch {torch.__version__} on {arguments.device}")
     with torch.inference_mode():

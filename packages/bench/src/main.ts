@@ -60,6 +60,10 @@ async function main(patterns: string[], cli: CliOptions): Promise<void> {
 async function measure(cases: readonly BenchCase[], device: Device, cli: CliOptions): Promise<Report> {
   const quick = cli.quick ?? false;
   const log = (message: string): void => console.error(message);
+  const machine = describeMachine(device);
+  if (device === 'cpu' && (machine.loadAverage ?? 0) > machine.cores / 4) {
+    log(`the machine is busy (load average ${machine.loadAverage?.toFixed(1)}): only ratios of this run count, if any`);
+  }
   const ceilings = measureCeilings(device, quick);
   const peer = cli.peers === 'torch' ? await startPeer(device, log) : undefined;
   const gpuName = device === 'cpu' ? '' : deviceProperties(deviceIndex(device)).name;
@@ -80,7 +84,7 @@ async function measure(cases: readonly BenchCase[], device: Device, cli: CliOpti
     device,
     quick,
     versions: { ...describeVersions(), ...(peer && { peer: peer.description }) },
-    machine: describeMachine(device),
+    machine,
     ceilings,
     results,
   };

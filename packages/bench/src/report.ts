@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The JSON report: what was measured, where and how, so that a figure can be checked and repeated.
-import { cpus, platform, release, totalmem } from 'node:os';
+import { cpus, loadavg, platform, release, totalmem } from 'node:os';
 import { cuda, type Device, version } from '@flashinfer/core';
 import { deviceIndex, deviceProperties, native } from '@flashinfer/core/internal';
 import type { AnchorRow } from './anchors.ts';
@@ -35,6 +35,8 @@ export interface Machine {
   readonly cpu: string;
   readonly cores: number;
   readonly memoryBytes: number;
+  /** Processes that wanted a core in the minute before the run: near zero, or the figures of a cpu run are not ours. */
+  readonly loadAverage?: number;
   readonly cpuIsa?: string;
   readonly cpuThreads?: number;
   readonly gpu?: string;
@@ -55,12 +57,14 @@ export interface Report {
   readonly results: readonly CaseResult[];
 }
 
+/** To be taken before the run, as it says how busy the machine is without us. */
 export function describeMachine(device: Device): Machine {
   const host = {
     os: `${platform()} ${release()}`,
     cpu: cpus()[0]?.model.trim() ?? 'unknown',
     cores: cpus().length,
     memoryBytes: totalmem(),
+    loadAverage: loadavg()[0] ?? 0,
   };
   if (device === 'cpu') {
     const { isa, numThreads } = native().cpu.info();
