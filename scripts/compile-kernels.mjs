@@ -19,6 +19,8 @@ import {
 const localMemoryLimit = new Map([
   ['single_prefill_f16_hd128_causal_t128x64', 256],
   ['single_prefill_bf16_hd128_causal_t128x64', 32],
+  ['batch_prefill_ragged_f16_hd128_causal_t128x64', 256],
+  ['batch_decode_paged_f16_hd128_w4_t16_s2', 16],
 ]);
 
 /** @typedef {{ registers: number, stackBytes: number, spillBytes: number, sharedBytes: number }} Usage */

@@ -98,11 +98,8 @@ __device__ __forceinline__ WorkItem work_item(const Params& batch, int index) {
 template <class Params>
 __device__ __forceinline__ RequestRecord request_record(const Params& batch, int request) {
   const int4* words = static_cast<const int4*>(batch.requests) + request * 3;
-  RequestRecord record;
-  *reinterpret_cast<int4*>(&record.qo_begin) = __ldg(words);
-  *reinterpret_cast<int4*>(&record.num_splits) = __ldg(words + 1);
-  *reinterpret_cast<int4*>(&record.counter) = __ldg(words + 2);
-  return record;
+  const int4 a = __ldg(words), b = __ldg(words + 1), c = __ldg(words + 2);
+  return {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, c.x, static_cast<unsigned>(c.y), static_cast<unsigned>(c.z), c.w};
 }
 
 /** Grid: (KV heads, items): the heads of an item run together, so that they finish together. */

@@ -54,6 +54,7 @@ struct DecodeWarp {
   const int lane, kv_head;
   const char *k_base, *v_base;
   int key_limit;
+  PagedRow next_row;
   Attention state;
   PackedRow rows[2];
 
@@ -73,16 +74,34 @@ struct DecodeWarp {
   }
 
   template <bool IS_K, int D>
-  __device__ __forceinline__ void load(uint32_t dst, const char* base, int tile) {
+  __device__ __forceinline__ void load(uint32_t dst, const char* base, int tile, const RowOffsets& place) {
     using Tile = typename Choose<C::kConverts, LinearTile<D>, SmemTile<D>>::type;
-    C::Kv::template load<IS_K, KvT, Tile, C::KV_TILE, 32>(params, dst, base, tile * C::KV_TILE, key_limit, lane);
+    if constexpr (C::Kv::kPaged) {
+      const int64_t mine = IS_K ? place.k : place.v;
+      load_rows_async<Tile, C::KV_TILE, 32>(dst, base, tile * C::KV_TILE, key_limit, lane,
+                                            [&](int row) { return __shfl_sync(0xffffffffu, mine, row); });
+    } else {
+      const int64_t stride = (IS_K ? params.k_stride_n : params.v_stride_n) * static_cast<int64_t>(sizeof(KvT));
+      load_tile_async<Tile, C::KV_TILE, 32>(dst, base, stride, tile * C::KV_TILE, key_limit, lane);
+    }
   }
 
+  /** Starts finding this lane's row of a tile that load_stage will be asked for next. */
+  __device__ __forceinline__ void find_row(int tile, int end) {
+    if constexpr (C::Kv::kPaged) {
+      if (tile < end) next_row = PagedRow::find(params, min(tile * C::KV_TILE + lane % C::KV_TILE, key_limit - 1));
+    }
+  }
+
+  /** Tiles must be asked for in order, WARPS apart. */
   __device__ __forceinline__ void load_stage(int tile, int end, int stage) {
     if (tile < end) {
       const uint32_t dst = ring + stage * C::kStageBytes;
-      load<true, C::D_QK>(dst, k_base, tile);
-      load<false, C::D_VO>(dst + C::kStageK, v_base, tile);
+      RowOffsets place{};
+      if constexpr (C::Kv::kPaged) place = next_row.template offsets<KvT>(params);
+      find_row(tile + C::kWarps, end);
+      load<true, C::D_QK>(dst, k_base, tile, place);
+      load<false, C::D_VO>(dst + C::kStageK, v_base, tile, place);
     }
     cp_async_commit();
   }
@@ -233,6 +252,7 @@ __device__ __forceinline__ void decode_rows(const Params& params, char* smem, in
   worker.state.init();
   load_query_async<T, C::D_QK, C::kRows, C::kThreads>(params, shared_address(smem), first_packed, kv_head, thread);
   cp_async_commit();
+  worker.find_row(first_tile, end_tile);
 #pragma unroll
   for (int s = 0; s < C::STAGES - 1; ++s) worker.load_stage(first_tile + s * C::kWarps, end_tile, s);
   cp_async_wait<C::STAGES - 1>();

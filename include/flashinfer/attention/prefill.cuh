@@ -39,7 +39,9 @@ struct PrefillConfig {
   static constexpr int kLandingK = kConverts ? kOperandEnd : kOperandK;
   static constexpr int kLandingV = kConverts ? kLandingK + KV_TILE * D_QK : kOperandV;
   static constexpr int kFrequencies = kConverts ? kLandingV + KV_TILE * D_VO : kOperandEnd;
-  static constexpr int kSharedBytes = kFrequencies + (kRope ? D_QK / 2 * 8 : 0);
+  /** Places of the rows of two tiles: the one whose V is still to load, and the next. */
+  static constexpr int kOffsets = kFrequencies + (kRope ? D_QK / 2 * 8 : 0);
+  static constexpr int kSharedBytes = kOffsets + (Kv::kPaged ? 2 * KV_TILE * static_cast<int>(sizeof(RowOffsets)) : 0);
 };
 
 template <class C, class Params>
@@ -83,13 +85,33 @@ struct PrefillBlock {
 
   template <bool IS_K, int D>
   __device__ __forceinline__ void load(int dst, const char* base, int tile) {
-    C::Kv::template load<IS_K, KvT, typename C::template Landing<D>, C::KV_TILE, C::kThreads>(
-        params, shared + dst, base, tile * C::KV_TILE, key_limit, thread);
+    using Tile = typename C::template Landing<D>;
+    if constexpr (C::Kv::kPaged) {
+      const RowOffsets* places = offsets(tile);
+      load_rows_async<Tile, C::KV_TILE, C::kThreads>(shared + dst, base, tile * C::KV_TILE, key_limit, thread,
+                                                     [&](int row) { return IS_K ? places[row].k : places[row].v; });
+    } else {
+      const int64_t stride = (IS_K ? params.k_stride_n : params.v_stride_n) * static_cast<int64_t>(sizeof(KvT));
+      load_tile_async<Tile, C::KV_TILE, C::kThreads>(shared + dst, base, stride, tile * C::KV_TILE, key_limit, thread);
+    }
     cp_async_commit();
   }
 
   __device__ __forceinline__ void load_k(int tile) { load<true, C::D_QK>(C::kLandingK, k_base, tile); }
   __device__ __forceinline__ void load_v(int tile) { load<false, C::D_VO>(C::kLandingV, v_base, tile); }
+
+  __device__ __forceinline__ RowOffsets* offsets(int tile) {
+    return reinterpret_cast<RowOffsets*>(smem + C::kOffsets) + (tile & 1) * C::KV_TILE;
+  }
+
+  /** Starts finding this thread's row of a tile. Rows past the last key share its place; they are never read. */
+  __device__ __forceinline__ PagedRow find_row(int tile) {
+    return PagedRow::find(params, min(tile * C::KV_TILE + thread % C::KV_TILE, key_limit - 1));
+  }
+
+  __device__ __forceinline__ void publish_row(int tile, const PagedRow& row) {
+    if (thread < C::KV_TILE) offsets(tile)[thread] = row.template offsets<KvT>(params);
+  }
 
   __device__ __forceinline__ const RopeFrequency* frequencies() const {
     return reinterpret_cast<const RopeFrequency*>(smem + C::kFrequencies);
@@ -154,6 +176,10 @@ struct PrefillBlock {
     const uint32_t q = shared + Attention::q_lane(warp * C::kWarpRows, lane);
     const uint32_t k = shared + C::kOperandK + Attention::k_lane(lane);
     const uint32_t v = shared + C::kOperandV + Attention::v_lane(lane);
+    if constexpr (C::Kv::kPaged) {
+      publish_row(end - 1, find_row(end - 1));
+      __syncthreads();
+    }
     load_k(end - 1);
     if constexpr (C::kRope) {
       cp_async_wait<0>();
@@ -165,8 +191,11 @@ struct PrefillBlock {
       __syncthreads();  // K is here, and V of the tile before is done with
       prepare_k(tile);
       load_v(tile);
+      PagedRow next;
+      if constexpr (C::Kv::kPaged) next = find_row(max(tile - 1, first));
       Scores s;
       Attention::scores(s, q, k);
+      if constexpr (C::Kv::kPaged) publish_row(tile - 1, next);
       cp_async_wait<0>();
       __syncthreads();  // V is here, and K is done with
       prepare_v();

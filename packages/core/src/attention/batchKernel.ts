@@ -81,7 +81,7 @@ export function batchPrefillSpec(o: KernelOptions, tile: PrefillTile, paged: boo
     name: `batch_prefill_${kvName(paged)}_${optionsName(o)}_t${tile.mTiles * 64}x${tile.kvTile}`,
     header,
     entry: `flashinfer::batch_prefill<${config}, ${paged}>`,
-    prelude: `static_assert(${config}::kSharedBytes == ${prefillSharedBytes(o, tile)}, "planner and kernel disagree");`,
+    prelude: `static_assert(${config}::kSharedBytes == ${prefillSharedBytes(o, tile, paged)}, "planner and kernel disagree");`,
     params: batchParams,
     threads: 128,
     minBlocksPerSm: prefillBlocksPerSm,

@@ -312,9 +312,15 @@ export abstract class BatchWrapper {
   private prefillKernels(attention: PlannedAttention, rows: number, average: number): PlannedKernels {
     const limits = deviceLimits(this.deviceIndex);
     // Short requests waste most of a 128-row tile.
-    const tile = choosePrefillTile(attention, this.maxima === undefined ? Math.min(rows, average) : rows, limits);
-    const sharedBytes = prefillSharedBytes(attention, tile);
-    const key = `prefill_${attention.pageSize > 0}_${tile.mTiles}_${tile.kvTile}`;
+    const paged = attention.pageSize > 0;
+    const tile = choosePrefillTile(
+      attention,
+      this.maxima === undefined ? Math.min(rows, average) : rows,
+      limits,
+      paged,
+    );
+    const sharedBytes = prefillSharedBytes(attention, tile, paged);
+    const key = `prefill_${paged}_${tile.mTiles}_${tile.kvTile}`;
     const shape: BatchShape = {
       ...batchShape(attention),
       tileRows: tile.mTiles * 64,
@@ -324,7 +330,7 @@ export abstract class BatchWrapper {
       mergesInPlace: false,
     };
     return {
-      spec: cachedSpec(attention, key, () => batchPrefillSpec(attention, tile, attention.pageSize > 0)),
+      spec: cachedSpec(attention, key, () => batchPrefillSpec(attention, tile, paged)),
       mergeSpec: cachedSpec(attention, 'merge', () => batchMergeSpec(attention)),
       sharedBytes,
       shape,

@@ -20,12 +20,13 @@ const threads = 128;
 const minBlocksPerSm = 2;
 
 /** Bytes of dynamic shared memory; PrefillConfig::kSharedBytes says the same, and the kernel checks what it is given. */
-export function prefillSharedBytes(o: KernelOptions, tile: PrefillTile): number {
+export function prefillSharedBytes(o: KernelOptions, tile: PrefillTile, paged = false): number {
   const query = tile.mTiles * 64 * o.headDim * 2;
   const operands = tile.kvTile * 2 * o.headDim * 2;
   const landing = dtypes[o.kvDtype].bytes === 1 ? tile.kvTile * 2 * o.headDim : 0;
   const frequencies = o.posEncodingMode === 'ROPE_LLAMA' ? (o.headDim / 2) * 8 : 0;
-  return query + operands + landing + frequencies;
+  const rowOffsets = paged ? 2 * tile.kvTile * 16 : 0;
+  return query + operands + landing + frequencies + rowOffsets;
 }
 
 /**
@@ -33,11 +34,16 @@ export function prefillSharedBytes(o: KernelOptions, tile: PrefillTile): number 
  * fit at 256. Measured on H200, L8192, full, bf16, TFLOP/s: d128 2×64 417, 2×48 400, 2×32 369, 1×64 331; d64 2×64 323;
  * d256 1×64 344, 1×32 299.
  */
-export function choosePrefillTile(o: KernelOptions, packedRows: number, limits: DeviceLimits): PrefillTile {
+export function choosePrefillTile(
+  o: KernelOptions,
+  packedRows: number,
+  limits: DeviceLimits,
+  paged = false,
+): PrefillTile {
   const mTiles = o.headDim <= 128 && packedRows > 64 ? 2 : 1;
   for (const kvTile of [64, 32, 16] as const) {
     const tile = { mTiles, kvTile } as const;
-    if (prefillSharedBytes(o, tile) <= limits.sharedPerBlock) return tile;
+    if (prefillSharedBytes(o, tile, paged) <= limits.sharedPerBlock) return tile;
   }
   return { mTiles: 1, kvTile: 16 };
 }

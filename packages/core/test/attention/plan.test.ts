@@ -76,8 +76,10 @@ describe.each([
   it.each(everyOption)('fit in shared memory: $headDim $kvDtype $posEncodingMode', (options) => {
     expect(decodeSharedBytes(options, chooseDecodeTile(options, limits))).toBeLessThanOrEqual(limits.sharedPerBlock);
     for (const rows of [17, 64, 65, 4096]) {
-      const tile = choosePrefillTile(options, rows, limits);
-      expect(prefillSharedBytes(options, tile)).toBeLessThanOrEqual(limits.sharedPerBlock);
+      for (const paged of [false, true]) {
+        const tile = choosePrefillTile(options, rows, limits, paged);
+        expect(prefillSharedBytes(options, tile, paged)).toBeLessThanOrEqual(limits.sharedPerBlock);
+      }
     }
   });
 });
