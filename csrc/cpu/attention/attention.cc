@@ -19,7 +19,7 @@ namespace {
 
 /** Enough pieces to keep a large server's cores busy; more would only add merging. */
 constexpr int64_t kWantedTasks = 128;
-/** Keys a piece has at least when keys are split. */
+/** Keys a piece has at least when keys are split, divided by its kv heads. */
 constexpr int64_t kMinSplit = 512;
 /** Below this many multiply-adds waking threads costs more than it saves (some microseconds). */
 constexpr int64_t kSerialWork = 400'000;
@@ -82,11 +82,27 @@ struct Plan {
   int maxRows = 0;
 };
 
-AttentionTile MakeTile(const AttentionParams& params, int32_t kvHead, int64_t rowBegin, int64_t rowCount) {
+/** kv heads a decoding tile takes at once: see kHeadGroupBytes. */
+int32_t HeadGroup(const AttentionParams& params) {
+  const auto interleaved = [](const RowSource& source) {
+    return source.headStride > 0 && source.headStride < source.rowStride;
+  };
+  // Rotated keys are copied head by head.
+  const bool rope = params.posEncodingMode == PosEncodingMode::kRopeLlama;
+  if (rope || !interleaved(params.k) || !interleaved(params.v)) return 1;
+  const int64_t headBytes = std::max(params.k.headStride, params.v.headStride);
+  const int64_t most = std::clamp<int64_t>(kHeadGroupBytes / headBytes, 1, kMaxHeadGroup);
+  const int64_t groups = CeilDiv(params.numKvHeads, most);
+  return static_cast<int32_t>(CeilDiv(params.numKvHeads, groups));
+}
+
+AttentionTile MakeTile(const AttentionParams& params, int32_t kvHead, int32_t headCount, int64_t rowBegin,
+                       int64_t rowCount) {
   const int64_t firstRow = rowBegin / params.groupSize;
   const int64_t lastRow = (rowBegin + rowCount - 1) / params.groupSize;
   const int64_t begin = params.VisibleBegin(firstRow);
-  return {kvHead, rowBegin, static_cast<int32_t>(rowCount), begin, std::max(begin, params.VisibleEnd(lastRow))};
+  const int64_t end = std::max(begin, params.VisibleEnd(lastRow));
+  return {kvHead, headCount, rowBegin, static_cast<int32_t>(rowCount), begin, end};
 }
 
 Plan MakePlan(const AttentionParams& params, const AttentionKernels& kernels) {
@@ -94,14 +110,17 @@ Plan MakePlan(const AttentionParams& params, const AttentionKernels& kernels) {
   const int64_t rows = params.qoLen * params.groupSize;
   const int64_t tileRows = rows <= kMaxFewRows ? rows : kernels.tileRows;
   const int64_t tilesPerHead = CeilDiv(rows, tileRows);
-  const int64_t wantedParts = CeilDiv(kWantedTasks, tilesPerHead * params.numKvHeads);
-  for (int32_t head = 0; head < params.numKvHeads; ++head) {
+  const int32_t group = rows <= kMaxFewRows ? HeadGroup(params) : 1;
+  const int64_t wantedParts = CeilDiv(kWantedTasks, tilesPerHead * CeilDiv(params.numKvHeads, group));
+  const int64_t minKeys = std::max<int64_t>(kKvBlock, kMinSplit / group);
+  for (int32_t head = 0; head < params.numKvHeads; head += group) {
+    const int32_t headCount = std::min(group, params.numKvHeads - head);
     // Causal masks leave the last tiles the most work: they start first.
     for (int64_t t = tilesPerHead - 1; t >= 0; --t) {
       const int64_t rowBegin = t * tileRows;
-      const AttentionTile tile = MakeTile(params, head, rowBegin, std::min(tileRows, rows - rowBegin));
+      const AttentionTile tile = MakeTile(params, head, headCount, rowBegin, std::min(tileRows, rows - rowBegin));
       const int64_t keys = tile.kvEnd - tile.kvBegin;
-      const int64_t partKeys = std::max(kMinSplit, CeilDiv(CeilDiv(keys, wantedParts), kKvBlock) * kKvBlock);
+      const int64_t partKeys = std::max(minKeys, CeilDiv(CeilDiv(keys, wantedParts), kKvBlock) * kKvBlock);
       const int64_t numParts = std::max<int64_t>(1, CeilDiv(keys, partKeys));
       plan.splits.push_back({tile, static_cast<int64_t>(plan.parts.size()), static_cast<int>(numParts)});
       for (int64_t p = 0; p < numParts; ++p) {
@@ -111,7 +130,7 @@ Plan MakePlan(const AttentionParams& params, const AttentionKernels& kernels) {
         plan.parts.push_back(part);
         plan.splitOfPart.push_back(static_cast<int64_t>(plan.splits.size()) - 1);
       }
-      plan.work += tile.rowCount * keys * (params.headDimQk + params.headDimVo);
+      plan.work += headCount * tile.rowCount * keys * (params.headDimQk + params.headDimVo);
       plan.maxRows = std::max(plan.maxRows, tile.rowCount);
     }
   }
@@ -125,13 +144,13 @@ class PartialStates {
     int64_t floats = 0;
     const int64_t rowFloats = params.headDimVo + 2;
     for (const Plan::Split& split : plan.splits) {
-      if (split.numParts > 1) floats += split.numParts * split.tile.rowCount * rowFloats;
+      if (split.numParts > 1) floats += split.numParts * Rows(split.tile) * rowFloats;
     }
     memory_.reset(new float[floats]);
     float* next = memory_.get();
     for (const Plan::Split& split : plan.splits) {
       if (split.numParts == 1) continue;
-      const int64_t rows = split.tile.rowCount;
+      const int64_t rows = Rows(split.tile);
       for (int p = 0; p < split.numParts; ++p) {
         states_[split.firstPart + p] = {next, next + rows * params.headDimVo, next + rows * (params.headDimVo + 1)};
         next += rows * rowFloats;
@@ -141,6 +160,8 @@ class PartialStates {
   const PartialState* At(int64_t part) const { return &states_[part]; }
 
  private:
+  static int64_t Rows(const AttentionTile& tile) { return static_cast<int64_t>(tile.headCount) * tile.rowCount; }
+
   std::vector<PartialState> states_;
   std::unique_ptr<float[]> memory_;
 };
@@ -209,7 +230,7 @@ void RunAttention(AttentionParams params, double ropeScale, double ropeTheta) {
   for (size_t s = 0; s < plan.splits.size(); ++s) pending[s] = plan.splits[s].numParts;
   Loop(serial, static_cast<int64_t>(plan.parts.size()), [&](int64_t part) {
     const Plan::Split& split = plan.splits[plan.splitOfPart[part]];
-    void* scratch = kernelScratch.Get(kernels.ScratchBytes(params, split.tile.rowCount));
+    void* scratch = kernelScratch.Get(kernels.ScratchBytes(params, split.tile));
     if (split.numParts == 1) return kernels.RunTile(params, split.tile, nullptr, scratch);
     kernels.RunTile(params, plan.parts[part], states.At(part), scratch);
     // Whoever ends the last part merges; the order of merging is the keys', whoever it is.

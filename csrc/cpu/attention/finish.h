@@ -59,7 +59,7 @@ inline void MergeTile(const AttentionParams& params, const AttentionTile& tile, 
                       int numParts) {
   constexpr int kMaxHeadDim = 512;
   alignas(64) float merged[kMaxHeadDim];
-  for (int r = 0; r < tile.rowCount; ++r) {
+  for (int r = 0; r < tile.headCount * tile.rowCount; ++r) {
     float max = -kInfinity;
     for (int p = 0; p < numParts; ++p) max = parts[p].max[r] > max ? parts[p].max[r] : max;
     const float shift = max == -kInfinity ? 0.0f : max;
@@ -72,18 +72,19 @@ inline void MergeTile(const AttentionParams& params, const AttentionTile& tile, 
       sum += weight * parts[p].sum[r];
       for (int d = 0; d < params.headDimVo; ++d) merged[d] += weight * out[d];
     }
-    FinishRow(params, tile.kvHead, tile.rowBegin + r, merged, max, sum);
+    FinishRow(params, tile.kvHead + r / tile.rowCount, tile.rowBegin + r % tile.rowCount, merged, max, sum);
   }
 }
 
-/** The end of a tile: one row's state goes to `partial` or is finished. */
+/** The end of a tile: the state of row r of its head h goes to `partial` or is finished. */
 FLASHINFER_INLINE void EmitRow(const AttentionParams& params, const AttentionTile& tile, const PartialState* partial,
-                               int r, const float* out, float max, float sum) {
-  if (partial == nullptr) return FinishRow(params, tile.kvHead, tile.rowBegin + r, out, max, sum);
-  float* dst = partial->out + static_cast<int64_t>(r) * params.headDimVo;
+                               int h, int r, const float* out, float max, float sum) {
+  if (partial == nullptr) return FinishRow(params, tile.kvHead + h, tile.rowBegin + r, out, max, sum);
+  const int64_t slot = static_cast<int64_t>(h) * tile.rowCount + r;
+  float* dst = partial->out + slot * params.headDimVo;
   for (int d = 0; d < params.headDimVo; ++d) dst[d] = out[d];
-  partial->max[r] = max;
-  partial->sum[r] = sum;
+  partial->max[slot] = max;
+  partial->sum[slot] = sum;
 }
 
 }  // namespace flashinfer::cpu::FLASHINFER_ISA

@@ -6,12 +6,12 @@
 
 namespace flashinfer::cpu::FLASHINFER_ISA {
 
-inline size_t ScratchBytes(const AttentionParams& params, int rowCount) {
+inline size_t ScratchBytes(const AttentionParams& params, const AttentionTile& tile) {
   Arena arena(nullptr);
-  if (rowCount <= kMaxFewRows) {
-    FewRowsScratch(params, arena);
+  if (tile.rowCount <= kMaxFewRows) {
+    FewRowsScratch(params, tile, arena);
   } else {
-    PanelScratch(params, rowCount, arena);
+    PanelScratch(params, tile.rowCount, arena);
   }
   return arena.Used();
 }
@@ -20,7 +20,7 @@ inline void RunTile(const AttentionParams& params, const AttentionTile& tile, co
                     void* block) {
   Arena arena(block);
   if (tile.rowCount <= kMaxFewRows) {
-    RunFewRows(params, tile, partial, FewRowsScratch(params, arena));
+    RunFewRows(params, tile, partial, FewRowsScratch(params, tile, arena));
   } else {
     PanelScratch scratch(params, tile.rowCount, arena);
     RunPanels(params, tile, partial, scratch);

@@ -379,7 +379,7 @@ inline void EmitPanel(const AttentionParams& params, const AttentionTile& tile, 
   const int width = panel.Vecs() * kLanes;
   for (int r = 0; r < panel.rowCount; ++r) {
     for (int d = 0; d < params.headDimVo; ++d) row[d] = panel.out[static_cast<int64_t>(d) * width + r];
-    EmitRow(params, tile, partial, static_cast<int>(panel.rowBegin - tile.rowBegin) + r, row, panel.max[r],
+    EmitRow(params, tile, partial, 0, static_cast<int>(panel.rowBegin - tile.rowBegin) + r, row, panel.max[r],
             panel.sum[r]);
   }
 }

@@ -65,11 +65,13 @@ struct AttentionParams {
 };
 
 /**
- * A piece of work: some query rows of one kv head against the keys [kvBegin, kvEnd). The rows of a kv head are
- * (i, g) = (query row, head in the group), packed as i * groupSize + g, so that K and V are read once a group.
+ * A piece of work: some query rows of headCount kv heads from kvHead on against the keys [kvBegin, kvEnd). The rows of
+ * a kv head are (i, g) = (query row, head in the group), packed as i * groupSize + g, so that K and V are read once a
+ * group. Only decoding tiles (rowCount <= kMaxFewRows) have several kv heads.
  */
 struct AttentionTile {
   int32_t kvHead;
+  int32_t headCount;
   int64_t rowBegin;
   int32_t rowCount;
   int64_t kvBegin;
@@ -78,22 +80,29 @@ struct AttentionTile {
 
 /** Softmax state of a tile over part of its keys: out is not normalised yet, max is of base-2 logits. */
 struct PartialState {
-  float* out;  // [rowCount, headDimVo]
-  float* max;  // [rowCount]
-  float* sum;  // [rowCount]
+  float* out;  // [headCount, rowCount, headDimVo]
+  float* max;  // [headCount, rowCount]
+  float* sum;  // [headCount, rowCount]
 };
 
 /** Keys handled between two updates of the running maximum; splits of the keys are multiples of it. */
 constexpr int kKvBlock = 64;
 /** Up to this many rows a kv head, decoding kernels are used: they read K and V once, vectorised along the head. */
 constexpr int kMaxFewRows = 8;
+/**
+ * Where the kv heads of a key lie side by side (NHD), a decoding tile takes as many of them as this many bytes hold.
+ * One head alone is pieces of 256 bytes far apart, which no hardware prefetcher follows; lines asked for one by one
+ * reach less than half of a core's bandwidth.
+ */
+constexpr int64_t kHeadGroupBytes = 4096;
+constexpr int kMaxHeadGroup = 32;
 
 /** The kernels of one instruction set. */
 struct AttentionKernels {
   /** Rows a tile should have when there are many. */
   int tileRows;
   /** Bytes of 64-byte aligned scratch that RunTile needs. */
-  size_t (*ScratchBytes)(const AttentionParams& params, int rowCount);
+  size_t (*ScratchBytes)(const AttentionParams& params, const AttentionTile& tile);
   /** Computes one tile; the result goes to `partial` or, when that is null, to params.out and params.lse. */
   void (*RunTile)(const AttentionParams& params, const AttentionTile& tile, const PartialState* partial, void* scratch);
   /** Joins the states of one tile over consecutive parts of the keys, in this order, and writes the result. */

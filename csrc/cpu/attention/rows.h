@@ -42,11 +42,11 @@ FLASHINFER_INLINE const uint8_t* RowAt(const RowSource& source, int32_t head, in
 }
 
 /**
- * Rows of a block, and some behind it: the micro-kernels take up to 16 rows at once and prefetch 16 further on. In NHD
- * the rows of a head are far apart, which hardware prefetchers do not follow.
+ * Rows of a block, and some behind it: the micro-kernels take up to 16 rows at once and prefetch 16 further on, or the
+ * next block where a tile has several heads.
  */
 constexpr int kRowsAhead = 16;
-constexpr int kRowPointers = kKvBlock + 2 * kRowsAhead;
+constexpr int kRowPointers = 2 * kKvBlock + kRowsAhead;
 using RowPointers = const uint8_t* [kRowPointers];
 
 /** Rows from `begin`; in place of those from `end` on, the last one. */
@@ -58,6 +58,43 @@ inline void FindRows(const RowSource& source, int32_t head, int64_t begin, int64
 FLASHINFER_INLINE void PrefetchRow(const uint8_t* row, int bytes) {
   for (int b = 0; b < bytes; b += 64) PrefetchLine(row + b);
 }
+
+/**
+ * Prefetches the heads of rows one after the other, in ascending addresses. The caller asks for as many bytes as it
+ * consumes, step by step: bursts of lines would fill the miss buffers, and its own loads would queue behind them.
+ */
+class HeadPrefetch {
+ public:
+  FLASHINFER_INLINE HeadPrefetch(const uint8_t* const* rows, int64_t headStride, int heads, int bytes)
+      : row_(rows), headStride_(headStride), heads_(heads), bytes_(bytes) {}
+  /** Called in step after step with kBytes each, a power of two. */
+  template <int kBytes>
+  FLASHINFER_INLINE void Advance(int step) {
+    if (kBytes < 64 && step % (64 / (kBytes < 64 ? kBytes : 64)) != 0) return;
+    for (int b = 0; b < kBytes; b += 64) Line();
+  }
+
+ private:
+  FLASHINFER_INLINE void Line() {
+    PrefetchLine(*row_ + offset_ + byte_);
+    byte_ += 64;
+    if (byte_ < bytes_) return;
+    byte_ = 0;
+    offset_ += headStride_;
+    if (++head_ < heads_) return;
+    head_ = 0;
+    offset_ = 0;
+    ++row_;
+  }
+
+  const uint8_t* const* row_;
+  int64_t headStride_;
+  int64_t offset_ = 0;
+  int heads_;
+  int bytes_;
+  int head_ = 0;
+  int byte_ = 0;
+};
 
 template <class T>
 FLASHINFER_INLINE void ToFloats(const T* src, float* dst, int count) {

@@ -344,6 +344,18 @@ describe('shapes', () => {
     }
   });
 
+  it('decoding over uneven groups of interleaved kv heads, keys split or not', () => {
+    for (const kvLen of [9, 90, 700]) {
+      for (const [numKvHeads, groupSize] of [
+        [11, 1],
+        [9, 3],
+      ] as const) {
+        const numQoHeads = numKvHeads * groupSize;
+        check({ qoLen: 2, kvLen, numQoHeads, numKvHeads, headDim: 128, padding: 1, options: { causal: true } });
+      }
+    }
+  });
+
   it('no keys gives zeros and -Infinity; no rows is no work', () => {
     for (const qoLen of [0, 1, 20]) {
       check({ qoLen, kvLen: 0, numQoHeads: 4, numKvHeads: 2, headDim: 64, options: { causal: true } });
