@@ -2,7 +2,6 @@
 // Runs one attention request on a GPU: plan, kernel, scratch, launch.
 import { InvalidArgumentError, UnsupportedError } from '../errors.ts';
 import { getKernel } from '../jit/kernel.ts';
-import type { KernelSpec } from '../jit/spec.ts';
 import { smArch } from '../runtime/device.ts';
 import { currentStream } from '../runtime/stream.ts';
 import { workspace, zeroedCounters } from '../runtime/workspace.ts';
@@ -10,10 +9,10 @@ import { dtypes } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { decodeRows, decodeSpec, planDecode } from './decodeKernel.ts';
 import { deviceLimits } from './deviceLimits.ts';
-import { type KernelOptions, optionsName } from './kernelName.ts';
 import { mergeBlocks, mergeSpec, planPrefill, prefillSpec } from './prefillKernel.ts';
 import type { AttentionRequest } from './request.ts';
 import { type SplitState, singleArgs } from './singleParams.ts';
+import { cachedSpec } from './specCache.ts';
 
 /** Largest grid dimension along y and z. */
 const maxGridYZ = 65535;
@@ -82,19 +81,6 @@ function splitState(deviceIndex: number, plan: SplitPlan, counters: number): Spl
     partialLse: partialO + plan.partialO * 4,
     counters: counters > 0 ? zeroedCounters(deviceIndex, counters) : 0,
   };
-}
-
-const specs = new Map<string, KernelSpec>();
-
-/** The same spec object for the same options: kernels are looked up by it. */
-function cachedSpec(o: KernelOptions, kind: string, make: () => KernelSpec): KernelSpec {
-  const key = `${kind}_${optionsName(o)}`;
-  let spec = specs.get(key);
-  if (spec === undefined) {
-    spec = make();
-    specs.set(key, spec);
-  }
-  return spec;
 }
 
 /** What only the kernels need: 16-byte rows, 16-bit queries, an architecture with bfloat16, grids within bounds. */

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a batch wrapper's plan leaves for its runs, and what a run adds to it.
+import type { KernelSpec } from '../jit/spec.ts';
+import type { DType } from '../tensor/dtype.ts';
+import type { Tensor } from '../tensor/tensor.ts';
+import type { BatchPlan, BatchRequests, BatchShape } from './batchPlan.ts';
+import type { AttentionNumbers } from './options.ts';
+import type { KvView } from './pagedKvCache.ts';
+
+/** The attention of a plan, checked. */
+export interface PlannedAttention extends AttentionNumbers {
+  readonly numQoHeads: number;
+  readonly numKvHeads: number;
+  readonly headDim: number;
+  readonly qDtype: DType;
+  readonly kvDtype: DType;
+  readonly maskMode: 'none' | 'causal';
+  /** 0 for ragged keys. */
+  readonly pageSize: number;
+}
+
+/** The kernel side of a plan; absent on cpu. */
+export interface PlannedKernels {
+  readonly spec: KernelSpec;
+  readonly mergeSpec: KernelSpec | undefined;
+  readonly sharedBytes: number;
+  readonly shape: BatchShape;
+}
+
+export interface Planned {
+  readonly attention: PlannedAttention;
+  readonly requests: BatchRequests;
+  readonly numTokens: number;
+  /** Page ids; empty for ragged keys. */
+  readonly pages: Int32Array;
+  /** Pages the cache must have, or rows of ragged keys. */
+  readonly kvExtent: number;
+  readonly kernels: PlannedKernels | undefined;
+  readonly plan: BatchPlan | undefined;
+  readonly layout: BufferLayout;
+}
+
+/** Where the parts of the plan buffer begin, in int32 words, and the grid that reads them. */
+export interface BufferLayout {
+  readonly items: number;
+  readonly mergeItems: number;
+  readonly records: number;
+  readonly pages: number;
+  readonly words: number;
+  /** Rows of partial states, and counters, to reserve. */
+  readonly partialRows: number;
+  readonly counters: number;
+}
+
+/** Both halves of the keys and values of a call, and the tensors they are in. */
+export interface ReadKv {
+  readonly k: KvView;
+  readonly v: KvView;
+  readonly tensors: Record<string, Tensor>;
+}
+
+export interface BatchCall {
+  readonly planned: Planned;
+  readonly numbers: Pick<AttentionNumbers, 'smScale' | 'vScale' | 'lseFactor'>;
+  readonly q: Tensor;
+  readonly kv: ReadKv;
+  readonly out: Tensor;
+  readonly lse: Tensor | undefined;
+}

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which kernels and tiles serve a batch.
+import type { PlannedAttention, PlannedKernels } from './batchCall.ts';
+import { batchDecodeSpec, batchMergeSpec, batchPrefillSpec } from './batchKernel.ts';
+import type { BatchRequests, BatchShape } from './batchPlan.ts';
+import { chooseDecodeTile, decodeRows, decodeSharedBytes } from './decodeKernel.ts';
+import { blocksPerSm, type DeviceLimits } from './deviceLimits.ts';
+import { choosePrefillTile, prefillSharedBytes } from './prefillKernel.ts';
+import { cachedSpec } from './specCache.ts';
+
+/** Kernels and tiles of a plan. `fixed`: for any lengths within a graph's maxima, not for this plan's. */
+export function chooseBatchKernels(
+  attention: PlannedAttention,
+  requests: BatchRequests,
+  always: 'decode' | 'auto',
+  fixed: boolean,
+  limits: DeviceLimits,
+): PlannedKernels {
+  const group = attention.numQoHeads / attention.numKvHeads;
+  if (always === 'decode' || (!fixed && longest(requests.qoLen) * group <= decodeRows)) {
+    return decodeKernels(attention, limits);
+  }
+  // By the average: short requests waste most of a 128-row tile.
+  return prefillKernels(attention, fixed ? Number.MAX_SAFE_INTEGER : averageRows(requests, group), limits);
+}
+
+function decodeKernels(attention: PlannedAttention, limits: DeviceLimits): PlannedKernels {
+  const tile = chooseDecodeTile(attention, limits);
+  const sharedBytes = decodeSharedBytes(attention, tile);
+  const key = `batch_decode_${attention.pageSize > 0}_${tile.warps}_${tile.kvTile}_${tile.stages}`;
+  const shape: BatchShape = {
+    ...batchShape(attention),
+    tileRows: decodeRows,
+    kvTile: tile.kvTile,
+    slots: limits.numSms * blocksPerSm(limits, sharedBytes),
+    minTiles: tile.warps,
+    mergesInPlace: true,
+  };
+  const spec = cachedSpec(attention, key, () => batchDecodeSpec(attention, tile, attention.pageSize > 0));
+  return { spec, mergeSpec: undefined, sharedBytes, shape };
+}
+
+function prefillKernels(attention: PlannedAttention, rows: number, limits: DeviceLimits): PlannedKernels {
+  const paged = attention.pageSize > 0;
+  const tile = choosePrefillTile(attention, rows, limits, paged);
+  const sharedBytes = prefillSharedBytes(attention, tile, paged);
+  const key = `batch_prefill_${paged}_${tile.mTiles}_${tile.kvTile}`;
+  const shape: BatchShape = {
+    ...batchShape(attention),
+    tileRows: tile.mTiles * 64,
+    kvTile: tile.kvTile,
+    slots: limits.numSms * Math.min(2, blocksPerSm(limits, sharedBytes)),
+    minTiles: 4,
+    mergesInPlace: false,
+  };
+  return {
+    spec: cachedSpec(attention, key, () => batchPrefillSpec(attention, tile, paged)),
+    mergeSpec: cachedSpec(attention, 'batch_merge', () => batchMergeSpec(attention)),
+    sharedBytes,
+    shape,
+  };
+}
+
+function batchShape(
+  a: PlannedAttention,
+): Omit<BatchShape, 'tileRows' | 'kvTile' | 'slots' | 'minTiles' | 'mergesInPlace'> {
+  return {
+    numQoHeads: a.numQoHeads,
+    numKvHeads: a.numKvHeads,
+    headDim: a.headDim,
+    windowLeft: a.windowLeft,
+  };
+}
+
+function longest(lengths: Int32Array): number {
+  let most = 0;
+  for (const length of lengths) if (length > most) most = length;
+  return most;
+}
+
+function averageRows({ qoLen, batchSize }: BatchRequests, group: number): number {
+  let total = 0;
+  for (const length of qoLen) total += length;
+  return batchSize === 0 ? 0 : (total * group) / batchSize;
+}
