@@ -20,6 +20,7 @@ void RegisterAttention(FunctionTable& table);
 void RegisterBandwidth(FunctionTable& table);
 void RegisterElementwise(FunctionTable& table);
 void RegisterInfo(FunctionTable& table);
+void RegisterNorm(FunctionTable& table);
 void RegisterPackBits(FunctionTable& table);
 
 }  // namespace flashinfer::cpu

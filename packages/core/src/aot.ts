@@ -9,6 +9,7 @@ import type { Compiled, Compiler } from './jit/compilers/compiler.ts';
 import { jitConfig } from './jit/config.ts';
 import { generateSource } from './jit/source.ts';
 import type { KernelSpec } from './jit/spec.ts';
+import { normSpecs } from './norm/normKernel.ts';
 import { elementwiseSpecs } from './tensor/elementwise.ts';
 
 export { findNvcc, nvccCompiler } from './jit/compilers/nvcc.ts';
@@ -31,7 +32,7 @@ export const allTargets: readonly Target[] = [
 
 /** Every template, element type and option at least once, not every combination. */
 export function representativeSpecs(): KernelSpec[] {
-  return [...attentionSpecs(), ...elementwiseSpecs()];
+  return [...attentionSpecs(), ...elementwiseSpecs(), ...normSpecs()];
 }
 
 /** Whether the kernel exists for the target. */

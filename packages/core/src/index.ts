@@ -24,6 +24,10 @@ export { singleDecodeWithKVCache, singlePrefillWithKVCache } from './attention/s
 export * from './errors.ts';
 export type { KernelSpec, ParamField, ParamType } from './jit/spec.ts';
 export { type KernelPlan, type WarmupOptions, type WarmupProgress, warmup } from './jit/warmup.ts';
+export type { NormOptions } from './norm/checkNorm.ts';
+export { fusedAddRmsnorm, fusedAddRmsnormQuant, gemmaFusedAddRmsnorm } from './norm/fusedAddRmsnorm.ts';
+export { type LayernormOptions, layernorm } from './norm/layernorm.ts';
+export { gemmaRmsnorm, type RmsnormOptions, rmsnorm, rmsnormQuant } from './norm/rmsnorm.ts';
 export * as cuda from './runtime/cuda.ts';
 export { type Device, defaultDevice, setDefaultDevice } from './runtime/device.ts';
 export { manualSeed } from './runtime/seed.ts';

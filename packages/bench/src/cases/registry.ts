@@ -5,12 +5,14 @@ import { decodeCases } from './decode.ts';
 import { elementwiseCases } from './elementwise.ts';
 import { importCases } from './import.ts';
 import { launchCases } from './launch.ts';
+import { normCases } from './norm.ts';
 import { prefillCases } from './prefill.ts';
 
 export const allCases: readonly BenchCase[] = [
   ...decodeCases,
   ...prefillCases,
   ...elementwiseCases,
+  ...normCases,
   ...launchCases,
   ...importCases,
   ...compileCases,

@@ -114,6 +114,21 @@ export class Checker {
     );
   }
 
+  /** An option that is true, false or left out. */
+  flag(name: string, value: boolean | undefined): this {
+    if (value === undefined || typeof value === 'boolean') return this;
+    throw this.error(
+      'ERR_FLASHINFER_INVALID_ARGUMENT',
+      `${name} is ${quote(value)}; expected true or false; leave it out for the default`,
+    );
+  }
+
+  /** Refuses names that the operator does not know: a misspelt option would silently be the default. */
+  options(options: object, allowed: readonly string[]): this {
+    for (const name in options) if (!allowed.includes(name)) throw this.unknownOption(name, allowed);
+    return this;
+  }
+
   /** An error of this call, for conditions between arguments: `<argument> <what was given>; expected …; <fix>`. */
   error(code: ErrorCode, problem: string): InvalidArgumentError {
     return new InvalidArgumentError(code, `${this.functionName}: ${problem}`);
@@ -221,6 +236,15 @@ export class Checker {
       'ERR_FLASHINFER_NON_CONTIGUOUS',
       `${name} has strides [${value.strides.join(', ')}] for shape ${formatShape(value)}; expected ${expected}; ` +
         `copy it with ${name}.contiguous()`,
+    );
+  }
+
+  private unknownOption(name: string, allowed: readonly string[]): InvalidArgumentError {
+    const close = allowed.find((known) => known.toLowerCase() === name.toLowerCase());
+    const fix = close === undefined ? 'check its name' : `did you mean ${close}?`;
+    return this.error(
+      'ERR_FLASHINFER_INVALID_ARGUMENT',
+      `option ${name} is unknown; expected any of ${allowed.join(', ')}; ${fix}`,
     );
   }
 

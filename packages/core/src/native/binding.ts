@@ -73,6 +73,41 @@ export interface NativeCpu {
   /** Bit i of dst, little-endian = byte i of src is not zero; the last byte is padded with zeros. */
   packBitsLittle(src: Ptr, dst: Ptr, count: number): void;
   attention(args: CpuAttentionArgs): void;
+  norm(args: CpuNormArgs): void;
+}
+
+/**
+ * RMSNorm (`layer` false) or LayerNorm of `[tokens, heads, length]`; strides of tokens and heads in elements, rows
+ * contiguous. out's dtype is x's, or fp8 for RMSNorm.
+ */
+export interface CpuNormArgs {
+  layer: boolean;
+  dtype: number;
+  outDtype: number;
+  /** float32 for LayerNorm, else x's. */
+  weightDtype: number;
+  x: Ptr;
+  xStrideN: number;
+  xStrideH: number;
+  /** 0, or what x is added to first, in place; its dtype is x's. */
+  residual: Ptr;
+  residualStrideN: number;
+  residualStrideH: number;
+  /** May be x. */
+  out: Ptr;
+  outStrideN: number;
+  outStrideH: number;
+  weight: Ptr;
+  /** LayerNorm's, else 0. */
+  bias: Ptr;
+  /** float32, one element, or 0: `scaleValue` divides the output. */
+  scale: Ptr;
+  scaleValue: number;
+  tokens: number;
+  heads: number;
+  length: number;
+  eps: number;
+  weightOffset: number;
 }
 
 /**

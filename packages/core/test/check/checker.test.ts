@@ -203,3 +203,29 @@ describe('Checker options', () => {
     );
   });
 });
+
+describe('Checker.flag', () => {
+  it('takes booleans and nothing else', () => {
+    check().flag('enablePdl', true).flag('enablePdl', false).flag('enablePdl', undefined);
+    for (const value of [0, 1, null, 'true']) {
+      const refused = (): unknown => check().flag('enablePdl', value as never);
+      expectThrows(refused, 'ERR_FLASHINFER_INVALID_ARGUMENT', 'rmsnorm: enablePdl is', String(value), 'true or false');
+    }
+  });
+});
+
+describe('Checker.options', () => {
+  it('refuses names it does not know', () => {
+    check().options({}, ['eps']).options({ eps: undefined }, ['eps', 'out']);
+    const wrongCase = (): unknown => check().options({ EPS: 1 }, ['eps', 'out']);
+    expectThrows(
+      wrongCase,
+      'ERR_FLASHINFER_INVALID_ARGUMENT',
+      'option EPS is unknown',
+      'any of eps, out',
+      'did you mean eps?',
+    );
+    const unknown = (): unknown => check().options({ epsilon: 1 }, ['eps']);
+    expectThrows(unknown, 'ERR_FLASHINFER_INVALID_ARGUMENT', 'option epsilon is unknown', 'check its name');
+  });
+});

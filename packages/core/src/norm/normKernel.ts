@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+// Kernels of include/flashinfer/norm.cuh: how rows are spread over threads, and the spec of each instantiation.
+import type { KernelSpec, ParamField } from '../jit/spec.ts';
+import { type DType, dtypes } from '../tensor/dtype.ts';
+
+/** Longest row: what 1024 threads keep in registers. */
+export const maxRowLength = 32768;
+
+/** What of a call is decided when its kernel is compiled. */
+export interface NormKernelOptions {
+  readonly kind: 'rms' | 'layer';
+  /** Adds x to the residual first. */
+  readonly add: boolean;
+  readonly dtype: DType;
+  readonly weightDtype: DType;
+  readonly outDtype: DType;
+}
+
+/** Template arguments VEC, VECS, LANES and ROWS of NormConfig. */
+export interface NormTile {
+  readonly vec: number;
+  readonly vecs: number;
+  readonly lanes: number;
+  readonly rows: number;
+}
+
+/**
+ * Short rows belong to a warp or a part of one, which needs no barrier; longer ones to a block. A thread takes four
+ * accesses of a row, so that many bytes are in flight, unless there are so few rows that all fit on the device at
+ * once: then more threads make each of them faster.
+ */
+export function chooseNormTile(length: number, vec: number, numRows: number, numSms: number): NormTile {
+  const vectors = length / vec;
+  if (vectors <= 128) {
+    const lanes = Math.min(32, nextPowerOfTwo(vectors));
+    const threads = numRows * lanes >= numSms * 512 ? 128 : 32;
+    return { vec, vecs: nextPowerOfTwo(Math.ceil(vectors / lanes)), lanes, rows: threads / lanes };
+  }
+  let vecs = numRows <= numSms ? 1 : 4;
+  while (vectors > 1024 * vecs) vecs *= 2;
+  return { vec, vecs, lanes: 32 * Math.ceil(vectors / vecs / 32), rows: 1 };
+}
+
+function nextPowerOfTwo(x: number): number {
+  return 2 ** Math.ceil(Math.log2(x));
+}
+
+const params: readonly ParamField[] = [
+  { name: 'out', type: 'ptr' },
+  { name: 'x', type: 'ptr' },
+  { name: 'residual', type: 'ptr' },
+  { name: 'weight', type: 'ptr' },
+  { name: 'bias', type: 'ptr' },
+  { name: 'scale', type: 'ptr' },
+  { name: 'out_stride_n', type: 'i64' },
+  { name: 'out_stride_h', type: 'i64' },
+  { name: 'x_stride_n', type: 'i64' },
+  { name: 'x_stride_h', type: 'i64' },
+  { name: 'residual_stride_n', type: 'i64' },
+  { name: 'residual_stride_h', type: 'i64' },
+  { name: 'rows', type: 'i32' },
+  { name: 'heads', type: 'i32' },
+  { name: 'vectors', type: 'i32' },
+  { name: 'rcp_length', type: 'f32' },
+  { name: 'eps', type: 'f32' },
+  { name: 'weight_offset', type: 'f32' },
+  { name: 'scale_value', type: 'f32' },
+];
+
+const specs = new Map<string, KernelSpec>();
+
+/** The same object for the same arguments: kernels are looked up by it. */
+export function normSpec(o: NormKernelOptions, { vec, vecs, lanes, rows }: NormTile): KernelSpec {
+  const base = `${o.add ? 'fused_add_' : ''}${o.kind}norm_${dtypes[o.dtype].short}`;
+  const quantized = o.outDtype === o.dtype ? '' : `_to_${dtypes[o.outDtype].short}`;
+  const name = `${base}${quantized}_v${vec}x${vecs}_${lanes}x${rows}`;
+  let spec = specs.get(name);
+  if (spec === undefined) {
+    const types = [o.dtype, o.weightDtype, o.outDtype].map(cppType).join(', ');
+    const kind = `flashinfer::NormKind::${o.kind === 'rms' ? 'kRms' : 'kLayer'}`;
+    const config = `flashinfer::NormConfig<${types}, ${vec}, ${vecs}, ${lanes}, ${rows}, ${kind}, ${o.add}>`;
+    spec = {
+      name,
+      header: 'flashinfer/norm.cuh',
+      entry: `flashinfer::norm<${config}>`,
+      params,
+      threads: lanes * rows,
+    };
+    specs.set(name, spec);
+  }
+  return spec;
+}
+
+function cppType(dtype: DType): string {
+  const { cpp } = dtypes[dtype];
+  return cpp === 'float' ? cpp : `flashinfer::${cpp}`;
+}
+
+/** Every kind, dtype and way to spread rows at least once, for prebuilt kernels and compile checks. */
+export function normSpecs(): KernelSpec[] {
+  const plain = (dtype: DType): NormKernelOptions => ({
+    kind: 'rms',
+    add: false,
+    dtype,
+    weightDtype: dtype,
+    outDtype: dtype,
+  });
+  const bf16 = plain('bfloat16');
+  return [
+    normSpec(bf16, chooseNormTile(4096, 8, 8192, 132)),
+    normSpec(bf16, chooseNormTile(4096, 8, 1, 132)),
+    normSpec(bf16, chooseNormTile(128, 8, 8192, 132)),
+    normSpec(plain('float16'), chooseNormTile(111, 1, 8192, 132)),
+    normSpec(plain('float32'), chooseNormTile(8192, 4, 8192, 132)),
+    normSpec({ ...bf16, add: true }, chooseNormTile(8192, 8, 8192, 132)),
+    normSpec({ ...bf16, add: true }, chooseNormTile(4096, 8, 1, 132)),
+    normSpec({ ...bf16, outDtype: 'float8_e4m3fn' }, chooseNormTile(4096, 8, 8192, 132)),
+    normSpec({ ...plain('float16'), add: true, outDtype: 'float8_e5m2' }, chooseNormTile(3584, 8, 8192, 132)),
+    normSpec({ ...bf16, kind: 'layer', weightDtype: 'float32' }, chooseNormTile(4096, 8, 8192, 132)),
+  ];
+}

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+import { describe, expect, it } from 'vitest';
+import { checkSpec } from '../../src/jit/spec.ts';
+import { chooseNormTile, maxRowLength, normSpec, normSpecs } from '../../src/norm/normKernel.ts';
+
+describe('chooseNormTile', () => {
+  it.each([
+    // length, vec, rows → vecs a thread, threads a row, rows a block
+    [64, 8, 100_000, [1, 8, 16]],
+    [128, 8, 100_000, [1, 16, 8]],
+    [128, 8, 32, [1, 16, 2]],
+    [96, 8, 100_000, [1, 16, 8]],
+    [512, 8, 100_000, [2, 32, 4]],
+    [1024, 8, 100_000, [4, 32, 4]],
+    [111, 1, 4096, [4, 32, 4]],
+    [1, 1, 1, [1, 1, 32]],
+    [4096, 8, 8192, [4, 128, 1]],
+    [8192, 8, 8192, [4, 256, 1]],
+    [3584, 8, 8192, [4, 128, 1]],
+    [4096, 8, 1, [1, 512, 1]],
+    [8192, 8, 64, [1, 1024, 1]],
+    [16384, 8, 1, [2, 1024, 1]],
+    [32768, 8, 8192, [4, 1024, 1]],
+    [32768, 4, 8192, [8, 1024, 1]],
+    [32767, 1, 1, [32, 1024, 1]],
+  ])('length %i in vectors of %i, %i rows', (length, vec, numRows, [vecs, lanes, rows]) => {
+    expect(chooseNormTile(length, vec, numRows, 132)).toEqual({ vec, vecs, lanes, rows });
+  });
+
+  it('covers every length with whole warps and at most 32 elements a thread', () => {
+    for (let length = 1; length <= maxRowLength; length += length < 2000 ? 1 : 61) {
+      for (const vec of [1, 2, 4, 8].filter((width) => length % width === 0)) {
+        for (const numRows of [1, 132, 1_000_000]) {
+          const { vecs, lanes, rows } = chooseNormTile(length, vec, numRows, 132);
+          const threads = lanes * rows;
+          expect(vec * vecs * lanes, `${length}/${vec}`).toBeGreaterThanOrEqual(length);
+          expect(vec * vecs).toBeLessThanOrEqual(32);
+          expect(threads % 32 === 0 && threads <= 1024 && (lanes <= 32 || rows === 1)).toBe(true);
+        }
+      }
+    }
+  });
+});
+
+describe('normSpec', () => {
+  it('is one valid object an instantiation', () => {
+    const specs = normSpecs();
+    for (const spec of specs) checkSpec(spec);
+    expect(new Set(specs.map(({ name }) => name)).size).toBe(specs.length);
+    const options = {
+      kind: 'rms',
+      add: true,
+      dtype: 'bfloat16',
+      weightDtype: 'bfloat16',
+      outDtype: 'bfloat16',
+    } as const;
+    const tile = chooseNormTile(8192, 8, 8192, 132);
+    expect(normSpec(options, tile)).toBe(normSpec({ ...options }, { ...tile }));
+    expect(normSpec(options, tile).name).toBe('fused_add_rmsnorm_bf16_v8x4_256x1');
+    expect(normSpec({ ...options, add: false, outDtype: 'float8_e5m2' }, tile).name).toBe(
+      'rmsnorm_bf16_to_e5m2_v8x4_256x1',
+    );
+  });
+});
