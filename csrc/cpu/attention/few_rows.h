@@ -16,7 +16,7 @@ struct FewRowsScratch {
   float* kBlock;  // [kKvBlock, headDimQk] and
   float* vBlock;  // [kKvBlock, headDimVo], for rows that are converted first
   float* row;     // one row
-  int rows;  // as many as the kernel for rowCount rows touches
+  int rows;       // as many as the kernel for rowCount rows touches
   int qStride;
   int outStride;
 
@@ -47,7 +47,7 @@ FLASHINFER_INLINE void DotRows(const float* q, int qStride, const uint8_t* const
   }
   int d = 0;
   for (; d + kLanes <= length; d += kLanes) {
-    prefetch.Advance<kKeys * kLanes * static_cast<int>(sizeof(T))>(d / kLanes);
+    prefetch.Advance<kKeys * kLanes* static_cast<int>(sizeof(T))>(d / kLanes);
     Vec key[kKeys];
     for (int n = 0; n < kKeys; ++n) key[n] = Load(k[n] + d);
     for (int r = 0; r < kRows; ++r) {
@@ -79,7 +79,7 @@ FLASHINFER_INLINE void AddRows(const uint8_t* const* rows, int64_t offset, int c
   }
   for (int n = 0; n < count; ++n) {
     const T* v = reinterpret_cast<const T*>(rows[n] + offset) + d;
-    prefetch.Advance<kVecs * kLanes * static_cast<int>(sizeof(T))>(n);
+    prefetch.Advance<kVecs * kLanes* static_cast<int>(sizeof(T))>(n);
     Vec value[kVecs];
     for (int c = 0; c < kVecs; ++c) value[c] = kHead ? LoadHead(v + c * kLanes) : Load(v + c * kLanes);
     for (int r = 0; r < kRows; ++r) {
@@ -250,7 +250,11 @@ void FewRowsBlocks(const AttentionParams& params, const AttentionTile& tile, boo
     }
     // Several heads of a block prefetch all heads of the next one; a single head its rows a little further on.
     const int ahead = tile.headCount > 1 ? count : kRowsAhead;
-    FewRowsBlock block = {begin, count, k, v, HeadPrefetch(k + ahead, params.k.headStride, tile.headCount, kBytes),
+    FewRowsBlock block = {begin,
+                          count,
+                          k,
+                          v,
+                          HeadPrefetch(k + ahead, params.k.headStride, tile.headCount, kBytes),
                           HeadPrefetch(v + ahead, params.v.headStride, tile.headCount, vBytes)};
     for (int h = 0; h < tile.headCount; ++h) {
       FewRowsHead<T, kRows>(params, tile, rule, h, block, states[h], scratch);
