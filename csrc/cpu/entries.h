@@ -16,6 +16,7 @@ struct CpuState {
   napi_env env;
 };
 
+void RegisterActivation(FunctionTable& table);
 void RegisterAttention(FunctionTable& table);
 void RegisterBandwidth(FunctionTable& table);
 void RegisterElementwise(FunctionTable& table);

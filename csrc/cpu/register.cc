@@ -8,6 +8,7 @@ namespace flashinfer {
 
 Napi::Object RegisterCpu(Napi::Env env) {
   FunctionTable table(env, NewEnvState<cpu::CpuState>(env));
+  cpu::RegisterActivation(table);
   cpu::RegisterAttention(table);
   cpu::RegisterBandwidth(table);
   cpu::RegisterElementwise(table);

@@ -3,7 +3,7 @@ import { expect, it } from 'vitest';
 import { loadAnchors } from '../src/anchors.ts';
 import { allCases, selectCases } from '../src/cases/registry.ts';
 
-const families = ['decode', 'prefill', 'elementwise', 'norm', 'launch', 'import', 'compile'];
+const families = ['decode', 'prefill', 'elementwise', 'norm', 'activation', 'launch', 'import', 'compile'];
 
 it('has cases of every family', () => {
   for (const family of families) expect(allCases.some(({ name }) => name.startsWith(`${family}/`))).toBe(true);

@@ -3,6 +3,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { activationSpecs } from './activation/activationKernel.ts';
 import { attentionSpecs } from './attention/specs.ts';
 import { parseTarget, type Target, targetFor } from './jit/arch.ts';
 import type { Compiled, Compiler } from './jit/compilers/compiler.ts';
@@ -32,7 +33,7 @@ export const allTargets: readonly Target[] = [
 
 /** Every template, element type and option at least once, not every combination. */
 export function representativeSpecs(): KernelSpec[] {
-  return [...attentionSpecs(), ...elementwiseSpecs(), ...normSpecs()];
+  return [...attentionSpecs(), ...elementwiseSpecs(), ...normSpecs(), ...activationSpecs()];
 }
 
 /** Whether the kernel exists for the target. */

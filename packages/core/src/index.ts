@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+export { type ActivationOptions, geluAndMul, geluTanhAndMul, siluAndMul } from './activation/actAndMul.ts';
 export { BatchDecodeWithPagedKVCacheWrapper } from './attention/batchDecode.ts';
 export type {
   BatchDecodePlanOptions,

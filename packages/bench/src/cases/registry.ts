@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { activationCases } from './activation.ts';
 import type { BenchCase, DeviceKind } from './benchCase.ts';
 import { compileCases } from './compile.ts';
 import { decodeCases } from './decode.ts';
@@ -13,6 +14,7 @@ export const allCases: readonly BenchCase[] = [
   ...prefillCases,
   ...elementwiseCases,
   ...normCases,
+  ...activationCases,
   ...launchCases,
   ...importCases,
   ...compileCases,

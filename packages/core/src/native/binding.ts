@@ -74,6 +74,20 @@ export interface NativeCpu {
   packBitsLittle(src: Ptr, dst: Ptr, count: number): void;
   attention(args: CpuAttentionArgs): void;
   norm(args: CpuNormArgs): void;
+  actAndMul(args: CpuActivationArgs): void;
+}
+
+/** out `[rows, length]` = activation(x[:, :length]) * x[:, length:]; row strides in elements. out may be a half of x. */
+export interface CpuActivationArgs {
+  /** 0 silu, 1 gelu, 2 gelu with tanh. */
+  kind: number;
+  dtype: number;
+  x: Ptr;
+  xStride: number;
+  out: Ptr;
+  outStride: number;
+  rows: number;
+  length: number;
 }
 
 /**

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+// Kernels of include/flashinfer/activation.cuh: how rows are spread over threads, and the spec of each instantiation.
+import type { KernelSpec, ParamField } from '../jit/spec.ts';
+import { type DType, dtypes } from '../tensor/dtype.ts';
+
+/** C++ functors; the codes are those of ActivationKind in csrc/cpu/activation. */
+export const activations = {
+  silu: { cpp: 'Silu', code: 0 },
+  gelu: { cpp: 'Gelu', code: 1 },
+  gelu_tanh: { cpp: 'GeluTanh', code: 2 },
+} as const;
+export type Activation = keyof typeof activations;
+
+/** Template arguments of ActivationConfig, and the blocks that share a row. */
+export interface ActivationTile {
+  readonly vec: number;
+  readonly unroll: number;
+  readonly cols: number;
+  readonly rows: number;
+  readonly chunks: number;
+}
+
+/** Threads a multiprocessor holds; with two rounds of them, two accesses in flight a thread pay. */
+const threadsPerSm = 2048;
+
+/** `length`: elements of half a row. Rows are cut into equal blocks without idle warps; short rows share a block. */
+export function chooseActivationTile(length: number, vec: number, numRows: number, numSms: number): ActivationTile {
+  const vectors = length / vec;
+  if (vectors <= 32) {
+    const cols = 2 ** Math.ceil(Math.log2(vectors));
+    return { vec, unroll: 1, cols, rows: 128 / cols, chunks: 1 };
+  }
+  const many = vectors * numRows >= 2 * numSms * threadsPerSm;
+  const unroll = many ? 2 : 1;
+  const chunks = Math.ceil(vectors / ((many ? 512 : 128) * unroll));
+  return { vec, unroll, cols: 32 * Math.ceil(vectors / (chunks * unroll * 32)), rows: 1, chunks };
+}
+
+const params: readonly ParamField[] = [
+  { name: 'out', type: 'ptr' },
+  { name: 'x', type: 'ptr' },
+  { name: 'out_stride', type: 'i64' },
+  { name: 'x_stride', type: 'i64' },
+  { name: 'rows', type: 'i32' },
+  { name: 'vectors', type: 'i32' },
+  { name: 'chunks', type: 'i32' },
+];
+
+const specs = new Map<string, KernelSpec>();
+
+/** The same object for the same arguments: kernels are looked up by it. */
+export function activationSpec(activation: Activation, dtype: DType, tile: ActivationTile): KernelSpec {
+  const { vec, unroll, cols, rows } = tile;
+  const { short, cpp } = dtypes[dtype];
+  const name = `${activation}_and_mul_${short}_v${vec}x${unroll}_${cols}x${rows}`;
+  let spec = specs.get(name);
+  if (spec === undefined) {
+    const type = cpp === 'float' ? cpp : `flashinfer::${cpp}`;
+    const functor = `flashinfer::${activations[activation].cpp}`;
+    const config = `flashinfer::ActivationConfig<${type}, ${functor}, ${vec}, ${unroll}, ${cols}, ${rows}>`;
+    spec = {
+      name,
+      header: 'flashinfer/activation.cuh',
+      entry: `flashinfer::act_and_mul<${config}>`,
+      params,
+      threads: cols * rows,
+    };
+    specs.set(name, spec);
+  }
+  return spec;
+}
+
+/** Every activation, dtype and way to spread rows at least once, for prebuilt kernels and compile checks. */
+export function activationSpecs(): KernelSpec[] {
+  return [
+    activationSpec('silu', 'bfloat16', chooseActivationTile(14336, 8, 8192, 132)),
+    activationSpec('silu', 'bfloat16', chooseActivationTile(14336, 8, 1, 132)),
+    activationSpec('silu', 'float16', chooseActivationTile(64, 8, 8192, 132)),
+    activationSpec('silu', 'float16', chooseActivationTile(111, 1, 8192, 132)),
+    activationSpec('gelu', 'float16', chooseActivationTile(14336, 8, 8192, 132)),
+    activationSpec('gelu_tanh', 'bfloat16', chooseActivationTile(14336, 8, 8192, 132)),
+    activationSpec('gelu', 'float32', chooseActivationTile(14336, 4, 8192, 132)),
+  ];
+}
