@@ -11,6 +11,7 @@ import { jitConfig } from './jit/config.ts';
 import { generateSource } from './jit/source.ts';
 import type { KernelSpec } from './jit/spec.ts';
 import { normSpecs } from './norm/normKernel.ts';
+import { packBitsSpecs } from './quantization/packBitsKernel.ts';
 import { elementwiseSpecs } from './tensor/elementwise.ts';
 
 export { findNvcc, nvccCompiler } from './jit/compilers/nvcc.ts';
@@ -33,7 +34,7 @@ export const allTargets: readonly Target[] = [
 
 /** Every template, element type and option at least once, not every combination. */
 export function representativeSpecs(): KernelSpec[] {
-  return [...attentionSpecs(), ...elementwiseSpecs(), ...normSpecs(), ...activationSpecs()];
+  return [...attentionSpecs(), ...elementwiseSpecs(), ...normSpecs(), ...activationSpecs(), ...packBitsSpecs()];
 }
 
 /** Whether the kernel exists for the target. */

@@ -29,6 +29,7 @@ export type { NormOptions } from './norm/checkNorm.ts';
 export { fusedAddRmsnorm, fusedAddRmsnormQuant, gemmaFusedAddRmsnorm } from './norm/fusedAddRmsnorm.ts';
 export { type LayernormOptions, layernorm } from './norm/layernorm.ts';
 export { gemmaRmsnorm, type RmsnormOptions, rmsnorm, rmsnormQuant } from './norm/rmsnorm.ts';
+export { type PackbitsOptions, packbits, segmentPackbits } from './quantization/packbits.ts';
 export * as cuda from './runtime/cuda.ts';
 export { type Device, defaultDevice, setDefaultDevice } from './runtime/device.ts';
 export { manualSeed } from './runtime/seed.ts';

@@ -7,6 +7,7 @@ import { elementwiseCases } from './elementwise.ts';
 import { importCases } from './import.ts';
 import { launchCases } from './launch.ts';
 import { normCases } from './norm.ts';
+import { packbitsCases } from './packbits.ts';
 import { prefillCases } from './prefill.ts';
 
 export const allCases: readonly BenchCase[] = [
@@ -15,6 +16,7 @@ export const allCases: readonly BenchCase[] = [
   ...elementwiseCases,
   ...normCases,
   ...activationCases,
+  ...packbitsCases,
   ...launchCases,
   ...importCases,
   ...compileCases,

@@ -2,11 +2,8 @@
 // The mask of a prefill call: causal, a bool mask packed here, or bits that the caller packed.
 import type { Checker } from '../check/checker.ts';
 import { InvalidArgumentError } from '../errors.ts';
-import { getKernel } from '../jit/kernel.ts';
-import type { KernelSpec } from '../jit/spec.ts';
-import { native } from '../native/load.ts';
+import { packBits } from '../quantization/packBitsKernel.ts';
 import type { Device } from '../runtime/device.ts';
-import { currentStream } from '../runtime/stream.ts';
 import { empty } from '../tensor/create.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { flag, type SinglePrefillOptions } from './options.ts';
@@ -47,37 +44,10 @@ export function resolveCustomMask(
   return { maskMode: 'custom', customMask: packed, temporaries: [packed] };
 }
 
-const threads = 256;
-
-const packSpec: KernelSpec = {
-  name: 'pack_bits_little',
-  header: 'flashinfer/pack_bits.cuh',
-  entry: 'flashinfer::pack_bits_little',
-  params: [
-    { name: 'src', type: 'ptr' },
-    { name: 'dst', type: 'ptr' },
-    { name: 'count', type: 'i64' },
-  ],
-  threads,
-};
-
-/** Kernels the mask needs besides the attention kernel itself. */
-export function customMaskSpecs(): KernelSpec[] {
-  return [packSpec];
-}
-
 /** bool tensor → uint8 tensor of its bits in row-major order, first element in bit 0. */
 function packMask(strided: Tensor): Tensor {
-  const mask = strided.contiguous();
+  using mask = strided.contiguous();
   const packed = empty([Math.ceil(mask.size / 8)], { dtype: 'uint8', device: mask.device });
-  if (mask.size === 0) return packed;
-  if (mask.device === 'cpu') {
-    native().cpu.packBitsLittle(mask.ptr, packed.ptr, mask.size);
-  } else {
-    const grid = [Math.ceil(packed.size / threads), 1, 1] as const;
-    const args = { src: mask.ptr, dst: packed.ptr, count: mask.size };
-    getKernel(packSpec, mask.deviceIndex).launch(grid, args, { stream: currentStream(mask.deviceIndex) });
-  }
-  if (mask !== strided) mask.dispose();
+  packBits(mask, packed, 'little');
   return packed;
 }

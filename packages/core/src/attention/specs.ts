@@ -2,7 +2,6 @@
 // The attention kernels that stand for all others where every architecture is compiled.
 import type { KernelSpec } from '../jit/spec.ts';
 import { batchDecodeSpec, batchMergeSpec, batchPrefillSpec } from './batchKernel.ts';
-import { customMaskSpecs } from './customMask.ts';
 import { decodeSpec } from './decodeKernel.ts';
 import type { KernelOptions } from './kernelName.ts';
 import { mergeSpec, prefillSpec } from './prefillKernel.ts';
@@ -35,6 +34,5 @@ export function attentionSpecs(): KernelSpec[] {
     batchPrefillSpec({ ...causal, headDim: 64 }, { mTiles: 1, kvTile: 64 }, true),
     batchDecodeSpec(plain, { warps: 4, kvTile: 16, stages: 2 }, true),
     batchMergeSpec(plain),
-    ...customMaskSpecs(),
   ];
 }

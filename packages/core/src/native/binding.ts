@@ -70,8 +70,12 @@ export interface NativeCpu {
   fill(args: { dst: Ptr; dtype: number; count: number; value: number | bigint }): void;
   /** Element i is start + i * step in float64, rounded once. */
   arange(args: { dst: Ptr; dtype: number; count: number; start: number; step: number }): void;
-  /** Bit i of dst, little-endian = byte i of src is not zero; the last byte is padded with zeros. */
-  packBitsLittle(src: Ptr, dst: Ptr, count: number): void;
+  /**
+   * A bit of dst for each of `count` bytes of src: is it zero? The first of eight is the highest bit of a byte (`big`) or
+   * the lowest; what is missing at the end is 0. Segment s, of `numSegments` if any, is elements srcIndptr[s] up to
+   * srcIndptr[s + 1] and starts at byte dstIndptr[s]; both int32 `[numSegments + 1]`.
+   */
+  packBits(src: Ptr, dst: Ptr, count: number, big: boolean, srcIndptr: Ptr, dstIndptr: Ptr, numSegments: number): void;
   attention(args: CpuAttentionArgs): void;
   norm(args: CpuNormArgs): void;
   actAndMul(args: CpuActivationArgs): void;
