@@ -3,7 +3,7 @@
 import type { KernelSpec } from '../jit/spec.ts';
 import type { DType } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
-import type { BatchPlan, BatchRequests, BatchShape } from './batchPlan.ts';
+import type { BatchRequests, BatchShape } from './batchPlan.ts';
 import type { AttentionNumbers } from './options.ts';
 import type { KvView } from './pagedKvCache.ts';
 
@@ -31,12 +31,12 @@ export interface Planned {
   readonly attention: PlannedAttention;
   readonly requests: BatchRequests;
   readonly numTokens: number;
-  /** Page ids; empty for ragged keys. */
-  readonly pages: Int32Array;
   /** Pages the cache must have, or rows of ragged keys. */
   readonly kvExtent: number;
   readonly kernels: PlannedKernels | undefined;
-  readonly plan: BatchPlan | undefined;
+  /** Of the grids; in graph mode those of any plan within the maxima. */
+  readonly numItems: number;
+  readonly numMergeItems: number;
   readonly layout: BufferLayout;
 }
 

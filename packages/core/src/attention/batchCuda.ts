@@ -11,15 +11,10 @@ import type { BatchCall, PlannedAttention, ReadKv } from './batchCall.ts';
 import { pageSizeMultiplier } from './batchKernel.ts';
 import type { KvView } from './pagedKvCache.ts';
 
-/** Launches the planned kernels. `graph`: with the grid of the maxima instead of the plan's own. */
-export function runBatchOnCuda(
-  caller: string,
-  { planned, numbers, q, kv, out, lse }: BatchCall,
-  buffer: Tensor,
-  graph: boolean,
-): void {
+/** Launches the planned kernels. */
+export function runBatchOnCuda(caller: string, { planned, numbers, q, kv, out, lse }: BatchCall, buffer: Tensor): void {
   const { device, deviceIndex } = buffer;
-  const { attention, layout, plan, kernels } = planned;
+  const { attention, layout, kernels } = planned;
   checkRows(caller, attention, q, out, kv);
   const stream = currentStream(deviceIndex);
   const base = buffer.ptr;
@@ -63,12 +58,10 @@ export function runBatchOnCuda(
     v_scale: numbers.vScale,
     lse_factor: numbers.lseFactor,
   };
-  const items = graph ? layout.items : plan!.numItems;
   const kernel = getKernel(kernels!.spec, deviceIndex);
-  kernel.launch([attention.numKvHeads, items, 1], args, { stream, sharedBytes: kernels!.sharedBytes });
-  const merges = graph ? layout.mergeItems : plan!.numMergeItems;
-  if (merges === 0) return;
-  getKernel(kernels!.mergeSpec!, deviceIndex).launch([merges, 1, 1], args, { stream });
+  kernel.launch([attention.numKvHeads, planned.numItems, 1], args, { stream, sharedBytes: kernels!.sharedBytes });
+  if (planned.numMergeItems === 0) return;
+  getKernel(kernels!.mergeSpec!, deviceIndex).launch([planned.numMergeItems, 1, 1], args, { stream });
 }
 
 /** cp.async moves 16 bytes: every row of q, k, v and out must start on such a boundary. */

@@ -27,6 +27,17 @@ const planNames: ReadonlySet<string> = new Set<keyof BatchDecodePlanOptions>([
   'disableSplitKv',
 ]);
 
+/** Never written again once made, so all plans share them; they may be longer than the batch. */
+let rows = { qoBegin: new Int32Array(0), qoLen: new Int32Array(0) };
+
+function oneRowEach(batchSize: number): typeof rows {
+  if (rows.qoBegin.length < batchSize) {
+    const length = Math.max(256, batchSize * 2);
+    rows = { qoBegin: Int32Array.from({ length }, (_, r) => r), qoLen: new Int32Array(length).fill(1) };
+  }
+  return rows;
+}
+
 /**
  * Decode attention of a batch: one query token a request, over a paged KV-cache.
  * `plan()` once for the lengths and pages of a step, `run()` once a layer.
@@ -60,8 +71,7 @@ export class BatchDecodeWithPagedKVCacheWrapper extends BatchWrapper {
     }
     const table = readPageTable(caller, options);
     const { batchSize, kvLen, indptr, pages, pageSize } = table;
-    const qoBegin = Int32Array.from({ length: batchSize }, (_, r) => r);
-    const requests = { batchSize, qoBegin, qoLen: new Int32Array(batchSize).fill(1), kvStart: indptr, kvLen };
+    const requests = { batchSize, ...oneRowEach(batchSize), kvStart: indptr, kvLen };
     this.planRequests(options, planNames, requests, { pages, kvExtent: table.numPages, pageSize }, 'decode');
   }
 

@@ -29,7 +29,10 @@ function decodeKernels(attention: PlannedAttention, limits: DeviceLimits): Plann
   const sharedBytes = decodeSharedBytes(attention, tile);
   const key = `batch_decode_${attention.pageSize > 0}_${tile.warps}_${tile.kvTile}_${tile.stages}`;
   const shape: BatchShape = {
-    ...batchShape(attention),
+    numQoHeads: attention.numQoHeads,
+    numKvHeads: attention.numKvHeads,
+    headDim: attention.headDim,
+    windowLeft: attention.windowLeft,
     tileRows: decodeRows,
     kvTile: tile.kvTile,
     slots: limits.numSms * blocksPerSm(limits, sharedBytes),
@@ -46,7 +49,10 @@ function prefillKernels(attention: PlannedAttention, rows: number, limits: Devic
   const sharedBytes = prefillSharedBytes(attention, tile, paged);
   const key = `batch_prefill_${paged}_${tile.mTiles}_${tile.kvTile}`;
   const shape: BatchShape = {
-    ...batchShape(attention),
+    numQoHeads: attention.numQoHeads,
+    numKvHeads: attention.numKvHeads,
+    headDim: attention.headDim,
+    windowLeft: attention.windowLeft,
     tileRows: tile.mTiles * 64,
     kvTile: tile.kvTile,
     slots: limits.numSms * Math.min(2, blocksPerSm(limits, sharedBytes)),
@@ -58,17 +64,6 @@ function prefillKernels(attention: PlannedAttention, rows: number, limits: Devic
     mergeSpec: cachedSpec(attention, 'batch_merge', () => batchMergeSpec(attention)),
     sharedBytes,
     shape,
-  };
-}
-
-function batchShape(
-  a: PlannedAttention,
-): Omit<BatchShape, 'tileRows' | 'kvTile' | 'slots' | 'minTiles' | 'mergesInPlace'> {
-  return {
-    numQoHeads: a.numQoHeads,
-    numKvHeads: a.numKvHeads,
-    headDim: a.headDim,
-    windowLeft: a.windowLeft,
   };
 }
 

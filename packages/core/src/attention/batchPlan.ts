@@ -33,53 +33,95 @@ export interface SplitOptions {
   readonly disableSplitKv?: boolean | undefined;
 }
 
-export interface BatchPlan {
-  /** `work` items, merge items, then request records, as batch.cuh lays them out. */
-  readonly words: Int32Array;
+/** How a batch is cut. Its arrays are scratch: the next {@link cutBatch} writes over them. */
+export interface BatchCut {
+  /** Of each request: query tiles, splits, the first key tile, and key tiles from there on. */
+  readonly tiles: Int32Array;
+  readonly splits: Int32Array;
+  readonly begins: Int32Array;
+  readonly keyTiles: Int32Array;
+  /** Key tiles of a full split. */
+  readonly chunk: number;
   readonly numItems: number;
   readonly numMergeItems: number;
-  /** First int32 of the request records. */
-  readonly requestsOffset: number;
   /** Rows of partial states, and counters. */
   readonly partialRows: number;
   readonly numCounters: number;
 }
 
-const itemWords = 4;
-const recordWords = 12;
+/** Where the parts of a plan begin in its buffer, in int32 words; the work items come first. */
+export interface PlanOffsets {
+  /** Room for work items and for merge items; what a plan does not use is marked as nothing to do. */
+  readonly items: number;
+  readonly mergeItems: number;
+  readonly records: number;
+}
+
+export const itemWords = 4;
+export const recordWords = 12;
 /** Output elements merged by a block of batch_merge_splits. */
 const mergeElements = 512;
 
+const makeScratch = (size: number) => ({
+  tiles: new Int32Array(size),
+  splits: new Int32Array(size),
+  begins: new Int32Array(size),
+  keyTiles: new Int32Array(size),
+  order: new Float64Array(size),
+});
+/** Fresh arrays would cost more than the rest of a plan. */
+let scratch = makeScratch(256);
+
 /**
  * Long requests are cut so that no block has more than its fair share of all keys, and none is cut where the batch fills
- * the GPU anyway. Heavy items come first, so that light ones fill the end.
+ * the GPU anyway.
  */
-export function planBatch(requests: BatchRequests, shape: BatchShape, options: SplitOptions = {}): BatchPlan {
+export function cutBatch(requests: BatchRequests, shape: BatchShape, options: SplitOptions = {}): BatchCut {
   const { batchSize } = requests;
-  const tiles = new Int32Array(batchSize);
-  const keyTiles = new Int32Array(batchSize);
-  const begins = new Int32Array(batchSize);
+  if (scratch.tiles.length < batchSize) scratch = makeScratch(batchSize * 2);
+  const { tiles, splits, begins, keyTiles } = scratch;
   const group = shape.numQoHeads / shape.numKvHeads;
   for (let r = 0; r < batchSize; ++r) {
     tiles[r] = Math.ceil((requests.qoLen[r]! * group) / shape.tileRows);
     begins[r] = firstTile(requests.qoLen[r]!, requests.kvLen[r]!, shape);
     keyTiles[r] = Math.max(0, Math.ceil(requests.kvLen[r]! / shape.kvTile) - begins[r]!);
   }
-  const chunk = chunkTiles(tiles, keyTiles, shape, options);
-  const splits = new Int32Array(batchSize);
+  const chunk = chunkTiles(batchSize, tiles, keyTiles, shape, options);
   let numItems = 0;
-  let mergeItems = 0;
+  let numMergeItems = 0;
+  let partialRows = 0;
+  let numCounters = 0;
   for (let r = 0; r < batchSize; ++r) {
-    splits[r] = Math.max(1, Math.ceil(keyTiles[r]! / chunk));
-    numItems += tiles[r]! * splits[r]!;
-    if (splits[r]! > 1 && !shape.mergesInPlace) mergeItems += mergeBlocks(requests.qoLen[r]!, shape);
+    const cuts = Math.max(1, Math.ceil(keyTiles[r]! / chunk));
+    splits[r] = cuts;
+    numItems += tiles[r]! * cuts;
+    if (cuts === 1) continue;
+    partialRows += cuts * stateRows(tiles[r]!, requests.qoLen[r]!, shape);
+    if (shape.mergesInPlace) numCounters += tiles[r]! * shape.numKvHeads;
+    else numMergeItems += mergeBlocks(requests.qoLen[r]!, shape);
   }
-  const requestsOffset = (numItems + mergeItems) * itemWords;
-  const words = new Int32Array(requestsOffset + batchSize * recordWords);
-  writeItems(words, tiles, splits, keyTiles, chunk);
-  const scratch = writeRecords(words, requestsOffset, requests, shape, { tiles, splits, begins, keyTiles, chunk });
-  if (mergeItems > 0) writeMergeItems(words, numItems, requests, splits, shape);
-  return { words, numItems, numMergeItems: mergeItems, requestsOffset, ...scratch };
+  return { tiles, splits, begins, keyTiles, chunk, numItems, numMergeItems, partialRows, numCounters };
+}
+
+/** Rows of one split's partial states. */
+function stateRows(tiles: number, qoLen: number, shape: BatchShape): number {
+  return shape.mergesInPlace ? tiles * shape.numKvHeads * shape.tileRows : qoLen * shape.numQoHeads;
+}
+
+/** Work items, merge items and request records of `cut`, as batch.cuh lays them out. */
+export function writePlan(
+  words: Int32Array,
+  offsets: PlanOffsets,
+  cut: BatchCut,
+  requests: BatchRequests,
+  shape: BatchShape,
+): void {
+  const merges = offsets.items * itemWords;
+  words.fill(-1, cut.numItems * itemWords, merges);
+  words.fill(-1, merges + cut.numMergeItems * itemWords, offsets.records);
+  writeItems(words, cut, requests.batchSize);
+  writeRecords(words, offsets.records, requests, shape, cut);
+  if (cut.numMergeItems > 0) writeMergeItems(words, merges, requests, cut.splits, shape);
 }
 
 /** Tiles before it are out of the window of the request's first row. */
@@ -90,6 +132,7 @@ function firstTile(qoLen: number, kvLen: number, { windowLeft, kvTile }: BatchSh
 
 /** Tiles a split. */
 function chunkTiles(
+  batchSize: number,
   tiles: Int32Array,
   keyTiles: Int32Array,
   { numKvHeads, slots, minTiles, kvTile }: BatchShape,
@@ -97,7 +140,7 @@ function chunkTiles(
 ): number {
   let longest = 1;
   let total = 0;
-  for (let r = 0; r < tiles.length; ++r) {
+  for (let r = 0; r < batchSize; ++r) {
     if (tiles[r]! === 0) continue;
     total += tiles[r]! * keyTiles[r]! * numKvHeads;
     if (keyTiles[r]! > longest) longest = keyTiles[r]!;
@@ -108,14 +151,20 @@ function chunkTiles(
   if (longest <= share) return longest;
   // One wave, if the whole batch fits into it; else halves of a fair share, which pack well behind each other.
   const least = Math.max(minTiles, Math.ceil(share / 2));
-  return Math.min(longest, oneWaveChunk(tiles, keyTiles, Math.floor(slots / numKvHeads), least) ?? least);
+  return Math.min(longest, oneWaveChunk(batchSize, tiles, keyTiles, Math.floor(slots / numKvHeads), least) ?? least);
 }
 
 /** The smallest chunk from `least` on with at most `maxItems` items; undefined where even uncut requests are more. */
-function oneWaveChunk(tiles: Int32Array, keyTiles: Int32Array, maxItems: number, least: number): number | undefined {
+function oneWaveChunk(
+  batchSize: number,
+  tiles: Int32Array,
+  keyTiles: Int32Array,
+  maxItems: number,
+  least: number,
+): number | undefined {
   let high = 1;
   let uncut = 0;
-  for (let r = 0; r < tiles.length; ++r) {
+  for (let r = 0; r < batchSize; ++r) {
     uncut += tiles[r]!;
     if (keyTiles[r]! > high) high = keyTiles[r]!;
   }
@@ -124,44 +173,47 @@ function oneWaveChunk(tiles: Int32Array, keyTiles: Int32Array, maxItems: number,
   while (low < high) {
     const middle = (low + high) >> 1;
     let items = 0;
-    for (let r = 0; r < tiles.length; ++r) items += tiles[r]! * Math.max(1, Math.ceil(keyTiles[r]! / middle));
+    for (let r = 0; r < batchSize; ++r) items += tiles[r]! * Math.max(1, Math.ceil(keyTiles[r]! / middle));
     if (items <= maxItems) high = middle;
     else low = middle + 1;
   }
   return low;
 }
 
-/** Items by falling length: counted into buckets of equal length, since a comparison sort would cost most of the plan. */
-function writeItems(
-  words: Int32Array,
-  tiles: Int32Array,
-  splits: Int32Array,
-  keyTiles: Int32Array,
-  chunk: number,
-): void {
-  const order = Array.from(tiles.keys());
-  const cost = (r: number): number => Math.min(chunk, keyTiles[r]!);
-  if (order.some((r) => cost(r) !== cost(0))) order.sort((a, b) => cost(b) - cost(a) || a - b);
+/** Heavy items come first, so that light ones fill the end. */
+function writeItems(words: Int32Array, { tiles, splits, keyTiles, chunk }: BatchCut, batchSize: number): void {
+  const order = orderByCost(keyTiles, chunk, batchSize);
   let at = 0;
   // Splits of one request but the last are full; its light rest goes with the rest of its request.
-  for (const r of order) {
+  for (let i = 0; i < batchSize; ++i) {
+    const r = order === undefined ? i : order[i]! & (maxBatchSize - 1);
+    const cuts = splits[r]!;
     for (let tile = tiles[r]! - 1; tile >= 0; --tile) {
-      for (let split = 0; split < splits[r]!; ++split) {
+      for (let split = 0; split < cuts; ++split) {
         words[at] = r;
         words[at + 1] = tile;
         words[at + 2] = split;
+        words[at + 3] = 0;
         at += itemWords;
       }
     }
   }
 }
 
-interface Cut {
-  readonly tiles: Int32Array;
-  readonly splits: Int32Array;
-  readonly begins: Int32Array;
-  readonly keyTiles: Int32Array;
-  readonly chunk: number;
+/** A request's number fits below its cost in one float64, and floats sort without calls back into JavaScript. */
+const maxBatchSize = 2 ** 24;
+
+/** Undefined where all cost the same. */
+function orderByCost(keyTiles: Int32Array, chunk: number, batchSize: number): Float64Array | undefined {
+  const { order } = scratch;
+  const first = Math.min(chunk, keyTiles[0]!);
+  let differs = false;
+  for (let r = 0; r < batchSize; ++r) {
+    const cost = Math.min(chunk, keyTiles[r]!);
+    order[r] = (chunk - cost) * maxBatchSize + r;
+    if (cost !== first) differs = true;
+  }
+  return differs ? order.subarray(0, batchSize).sort() : undefined;
 }
 
 function writeRecords(
@@ -169,17 +221,19 @@ function writeRecords(
   offset: number,
   requests: BatchRequests,
   shape: BatchShape,
-  { tiles, splits, begins, keyTiles, chunk }: Cut,
-): Pick<BatchPlan, 'partialRows' | 'numCounters'> {
+  { tiles, splits, begins, keyTiles, chunk }: BatchCut,
+): void {
   let partialRows = 0;
   let numCounters = 0;
   let maskBytes = 0;
+  let at = offset;
   for (let r = 0; r < requests.batchSize; ++r) {
-    const at = offset + r * recordWords;
+    const qoLen = requests.qoLen[r]!;
+    const kvLen = requests.kvLen[r]!;
     words[at] = requests.qoBegin[r]!;
-    words[at + 1] = requests.qoLen[r]!;
+    words[at + 1] = qoLen;
     words[at + 2] = requests.kvStart[r]!;
-    words[at + 3] = requests.kvLen[r]!;
+    words[at + 3] = kvLen;
     words[at + 4] = splits[r]!;
     words[at + 5] = Math.min(chunk, Math.max(1, keyTiles[r]!)) * shape.kvTile;
     words[at + 6] = begins[r]! * shape.kvTile;
@@ -187,13 +241,13 @@ function writeRecords(
     words[at + 8] = numCounters;
     words[at + 9] = (maskBytes % 2 ** 32) | 0;
     words[at + 10] = Math.floor(maskBytes / 2 ** 32);
-    maskBytes += Math.ceil((requests.qoLen[r]! * requests.kvLen[r]!) / 8);
+    words[at + 11] = 0;
+    at += recordWords;
+    maskBytes += Math.ceil((qoLen * kvLen) / 8);
     if (splits[r]! === 1) continue;
-    const states = tiles[r]! * shape.numKvHeads;
-    partialRows += splits[r]! * (shape.mergesInPlace ? states * shape.tileRows : requests.qoLen[r]! * shape.numQoHeads);
-    if (shape.mergesInPlace) numCounters += states;
+    partialRows += splits[r]! * stateRows(tiles[r]!, qoLen, shape);
+    if (shape.mergesInPlace) numCounters += tiles[r]! * shape.numKvHeads;
   }
-  return { partialRows, numCounters };
 }
 
 function mergeBlocks(qoLen: number, { numQoHeads, headDim }: BatchShape): number {
@@ -202,18 +256,20 @@ function mergeBlocks(qoLen: number, { numQoHeads, headDim }: BatchShape): number
 
 function writeMergeItems(
   words: Int32Array,
-  firstItem: number,
+  offset: number,
   requests: BatchRequests,
   splits: Int32Array,
   shape: BatchShape,
 ): void {
-  let at = firstItem * itemWords;
+  let at = offset;
   for (let r = 0; r < requests.batchSize; ++r) {
     if (splits[r]! === 1) continue;
     const blocks = mergeBlocks(requests.qoLen[r]!, shape);
     for (let block = 0; block < blocks; ++block) {
       words[at] = r;
       words[at + 1] = block;
+      words[at + 2] = 0;
+      words[at + 3] = 0;
       at += itemWords;
     }
   }

@@ -1,37 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the three batch wrappers share: the plan of a batch, its buffer on the device, and the checks of run().
 import { Checker } from '../check/checker.ts';
-import { DisposedError, type FlashInferError, InvalidArgumentError, UnsupportedError } from '../errors.ts';
+import { DisposedError, InvalidArgumentError, UnsupportedError } from '../errors.ts';
 import type { KernelSpec } from '../jit/spec.ts';
 import { logCall } from '../logging.ts';
-import { native } from '../native/load.ts';
 import { activeCapture, refuseInCapture } from '../runtime/capture.ts';
 import { type Device, defaultDevice, deviceIndex, parseDevice, smArch } from '../runtime/device.ts';
 import { disposeSymbol } from '../runtime/disposeSymbol.ts';
-import { currentStream } from '../runtime/stream.ts';
 import { empty } from '../tensor/create.ts';
 import type { DType } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
-import type { BufferLayout, Planned, PlannedAttention, PlannedKernels, ReadKv } from './batchCall.ts';
+import type { Planned, PlannedAttention, PlannedKernels, ReadKv } from './batchCall.ts';
 import { runBatchOnCpu } from './batchCpu.ts';
 import { runBatchOnCuda } from './batchCuda.ts';
 import { chooseBatchKernels } from './batchKernelChoice.ts';
 import type { BatchPlanOptions, BatchRunOptions, BatchWrapperOptions, PagedKVCache } from './batchOptions.ts';
-import { type BatchPlan, type BatchRequests, planBatch } from './batchPlan.ts';
+import { type BatchRequests, cutBatch } from './batchPlan.ts';
 import { deviceLimits } from './deviceLimits.ts';
 import { positiveInteger } from './hostArray.ts';
 import { checkBackend, type KvLayout, readBatchNumbers, readRunNumbers } from './options.ts';
 import { readPagedKvCache } from './pagedKvCache.ts';
+import { PlanBuffer, type PlanMaxima } from './planBuffer.ts';
 import { checkHeadDim, checkHeads, checkNoOverlap } from './request.ts';
 
 const qDtypes: readonly DType[] = ['float16', 'bfloat16'];
 const cpuQDtypes: readonly DType[] = ['float16', 'bfloat16', 'float32'];
-
-interface Maxima {
-  readonly batchSize: number;
-  readonly numPages: number;
-  readonly numTokens: number;
-}
 
 /** What the batch wrappers have in common; not constructed by itself. */
 export abstract class BatchWrapper {
@@ -39,11 +32,10 @@ export abstract class BatchWrapper {
   readonly kvLayout: KvLayout;
   readonly device: Device;
   readonly isCudaGraphEnabled: boolean;
-  private readonly maxima: Maxima | undefined;
+  private readonly maxima: PlanMaxima | undefined;
+  private readonly buffer: PlanBuffer;
   private readonly deviceIndex: number;
   private planned: Planned | undefined;
-  private buffer: Tensor | undefined;
-  private graphKey = '';
   private isDisposed = false;
 
   protected constructor(name: string, options: BatchWrapperOptions, needs: readonly (keyof BatchWrapperOptions)[]) {
@@ -55,6 +47,7 @@ export abstract class BatchWrapper {
     checkBackend(name, options.backend, this.device);
     this.isCudaGraphEnabled = options.useCudaGraph ?? false;
     this.maxima = this.isCudaGraphEnabled ? readMaxima(name, options, needs) : undefined;
+    this.buffer = new PlanBuffer(this.device, this.maxima);
   }
 
   get disposed(): boolean {
@@ -65,8 +58,7 @@ export abstract class BatchWrapper {
   dispose(): void {
     this.isDisposed = true;
     this.planned = undefined;
-    this.buffer?.dispose();
-    this.buffer = undefined;
+    this.buffer.dispose();
   }
 
   [disposeSymbol](): void {
@@ -101,12 +93,21 @@ export abstract class BatchWrapper {
     const numTokens = last < 0 ? 0 : requests.qoBegin[last]! + requests.qoLen[last]!;
     this.checkMaxima(caller, requests.batchSize, keys.pages.length, numTokens);
     const kernels = this.deviceIndex < 0 ? undefined : this.chooseKernels(caller, attention, requests, always);
-    const plan = kernels && planBatch(requests, kernels.shape, options);
-    const layout = this.layOut(caller, plan, kernels, requests.batchSize, keys.pages.length);
-    const key = [kernels?.spec.name, ...Object.values(layout)].join('/');
-    this.upload(caller, plan, layout, keys.pages, key);
+    const cut = kernels && cutBatch(requests, kernels.shape, options);
     const { pages, kvExtent } = keys;
-    this.planned = { attention, requests, numTokens, pages, kvExtent, kernels, plan, layout };
+    const layout = this.buffer.layOut(caller, cut, kernels, requests.batchSize, pages.length);
+    this.buffer.write(caller, layout, pages, requests, cut, kernels);
+    const grid = this.maxima === undefined ? cut : { numItems: layout.items, numMergeItems: layout.mergeItems };
+    this.planned = {
+      attention,
+      requests: this.deviceIndex < 0 ? ownCopy(requests) : requests,
+      numTokens,
+      kvExtent,
+      kernels,
+      numItems: grid?.numItems ?? 0,
+      numMergeItems: grid?.numMergeItems ?? 0,
+      layout,
+    };
   }
 
   protected runRequests(
@@ -145,8 +146,8 @@ export abstract class BatchWrapper {
     logCall(caller, { q, options });
     if (out.size > 0) {
       const call = { planned, numbers, q, kv, out, lse };
-      if (this.deviceIndex < 0) runBatchOnCpu(call, this.buffer!);
-      else runBatchOnCuda(caller, call, this.buffer!, this.isCudaGraphEnabled);
+      if (this.deviceIndex < 0) runBatchOnCpu(call, this.buffer.written);
+      else runBatchOnCuda(caller, call, this.buffer.written);
     }
     return lse === undefined ? out : [out, lse];
   }
@@ -194,7 +195,7 @@ export abstract class BatchWrapper {
         `${caller}: headDimVo is ${options.headDimVo}; expected headDimQk=${headDim}; pad the smaller one with zeros`,
       );
     }
-    const numbers = readBatchNumbers(caller, { ...options, kvLayout: this.kvLayout }, allowed, headDim);
+    const numbers = readBatchNumbers(caller, options, allowed, this.kvLayout, headDim);
     const { qDtype = 'float16' } = options;
     const { kvDtype = qDtype } = options;
     const check = new Checker(caller);
@@ -204,7 +205,25 @@ export abstract class BatchWrapper {
     check.oneOf('disableSplitKv', options.disableSplitKv, [true, false]);
     check.oneOf('causal', options.causal, [true, false]);
     const maskMode = options.causal === true ? 'causal' : 'none';
-    return { ...numbers, numQoHeads, numKvHeads, headDim, qDtype, kvDtype, maskMode, pageSize };
+    // Spelled out: spreading an object of this size costs V8 several microseconds, a good part of a plan.
+    return {
+      kvLayout: numbers.kvLayout,
+      posEncodingMode: numbers.posEncodingMode,
+      windowLeft: numbers.windowLeft,
+      logitsSoftCap: numbers.logitsSoftCap,
+      smScale: numbers.smScale,
+      ropeScale: numbers.ropeScale,
+      ropeTheta: numbers.ropeTheta,
+      vScale: numbers.vScale,
+      lseFactor: numbers.lseFactor,
+      numQoHeads,
+      numKvHeads,
+      headDim,
+      qDtype,
+      kvDtype,
+      maskMode,
+      pageSize,
+    };
   }
 
   private checkMaxima(caller: string, batchSize: number, numPages: number, numTokens: number): void {
@@ -236,80 +255,18 @@ export abstract class BatchWrapper {
     const fixed = this.maxima !== undefined;
     return chooseBatchKernels(attention, requests, always, fixed, deviceLimits(this.deviceIndex));
   }
-
-  /** Exactly what a plan needs, or, for graphs, what any plan within the maxima may need. */
-  private layOut(
-    caller: string,
-    plan: BatchPlan | undefined,
-    kernels: PlannedKernels | undefined,
-    batchSize: number,
-    numPages: number,
-  ): BufferLayout {
-    if (plan === undefined || kernels === undefined) return layoutOf(0, 0, 0, numPages, 0, 0);
-    const { maxima } = this;
-    if (maxima === undefined) {
-      const { numItems, numMergeItems, partialRows, numCounters } = plan;
-      return layoutOf(numItems, numMergeItems, batchSize, numPages, partialRows, numCounters);
-    }
-    const { shape } = kernels;
-    const heads = shape.numKvHeads;
-    const group = shape.numQoHeads / heads;
-    const uncut = maxima.batchSize + Math.ceil((maxima.numTokens * group) / shape.tileRows);
-    const items = uncut + 2 * Math.ceil(shape.slots / heads);
-    const merges = shape.mergesInPlace
-      ? 0
-      : maxima.batchSize + Math.ceil((maxima.numTokens * shape.numQoHeads * shape.headDim) / 512);
-    if (plan.numItems > items || plan.numMergeItems > merges) {
-      throw new InvalidArgumentError(
-        'ERR_FLASHINFER_INVALID_ARGUMENT',
-        `${caller}: fixedSplitSize cuts the batch into ${plan.numItems} pieces; expected at most ${items} with ` +
-          'useCudaGraph; use a larger fixedSplitSize',
-      );
-    }
-    const states = items * heads;
-    return layoutOf(items, merges, maxima.batchSize, maxima.numPages, states * shape.tileRows, states);
-  }
-
-  /** One copy of the whole plan. Its source may be reused at once: the addon stages it. */
-  private upload(
-    caller: string,
-    plan: BatchPlan | undefined,
-    layout: BufferLayout,
-    pages: Int32Array,
-    planKey: string,
-  ): void {
-    const words = new Int32Array(layout.words);
-    words.set(pages, layout.pages);
-    if (plan !== undefined) {
-      const merges = layout.items * 4;
-      words.fill(-1, plan.numItems * 4, merges + layout.mergeItems * 4);
-      words.set(plan.words.subarray(0, plan.numItems * 4));
-      words.set(plan.words.subarray(plan.numItems * 4, plan.requestsOffset), merges);
-      words.set(plan.words.subarray(plan.requestsOffset), layout.records);
-    }
-    const key = this.isCudaGraphEnabled ? planKey : '';
-    if (this.buffer === undefined || this.buffer.size < words.length) {
-      if (this.graphKey !== '') throw this.changedShape(caller);
-      this.buffer?.dispose();
-      const room = this.isCudaGraphEnabled ? words.length : Math.ceil(words.length * 1.5);
-      this.buffer = empty([Math.max(64, room)], { dtype: 'int32', device: this.device });
-    } else if (this.isCudaGraphEnabled && key !== this.graphKey) throw this.changedShape(caller);
-    this.graphKey = key;
-    const bytes = new Uint8Array(words.buffer);
-    if (this.deviceIndex < 0) native().host.write(this.buffer.ptr, bytes);
-    else native().cuda.write(this.deviceIndex, this.buffer.ptr, bytes, currentStream(this.deviceIndex));
-  }
-
-  private changedShape(caller: string): FlashInferError {
-    return new InvalidArgumentError(
-      'ERR_FLASHINFER_INVALID_ARGUMENT',
-      `${caller}: heads, headDim or dtype differ from the first plan; expected the same in every plan with useCudaGraph; ` +
-        'make another wrapper for another model',
-    );
-  }
 }
 
-function readMaxima(name: string, options: BatchWrapperOptions, needs: readonly (keyof BatchWrapperOptions)[]): Maxima {
+/** Runs on the cpu read the requests, and the arrays of a plan belong to the caller, who may write the next step to them. */
+function ownCopy({ batchSize, qoBegin, qoLen, kvStart, kvLen }: BatchRequests): BatchRequests {
+  return { batchSize, qoBegin: qoBegin.slice(), qoLen: qoLen.slice(), kvStart: kvStart.slice(), kvLen: kvLen.slice() };
+}
+
+function readMaxima(
+  name: string,
+  options: BatchWrapperOptions,
+  needs: readonly (keyof BatchWrapperOptions)[],
+): PlanMaxima {
   for (const need of needs) {
     if (options[need] === undefined) {
       throw new InvalidArgumentError(
@@ -323,17 +280,4 @@ function readMaxima(name: string, options: BatchWrapperOptions, needs: readonly 
     options[key] === undefined ? fallback : positiveInteger(name, key, options[key]);
   const batchSize = max('maxBatchSize', 0);
   return { batchSize, numPages: max('maxNumPages', 0), numTokens: max('maxNumTokens', batchSize) };
-}
-
-function layoutOf(
-  items: number,
-  mergeItems: number,
-  batchSize: number,
-  numPages: number,
-  partialRows: number,
-  counters: number,
-): BufferLayout {
-  const records = (items + mergeItems) * 4;
-  const pages = records + batchSize * 12;
-  return { items, mergeItems, records, pages, words: pages + numPages, partialRows, counters };
 }

@@ -109,7 +109,7 @@ const maxWindow = 2 ** 31 - 1;
 /** Options of `plan()` that readBatchNumbers reads; lengths and dtypes are the wrapper's. */
 type BatchNumberOptions = Pick<
   AttentionOptions,
-  'kvLayout' | 'posEncodingMode' | 'windowLeft' | 'logitsSoftCap' | 'smScale' | 'ropeScale' | 'ropeTheta'
+  'posEncodingMode' | 'windowLeft' | 'logitsSoftCap' | 'smScale' | 'ropeScale' | 'ropeTheta'
 >;
 
 /** As readNumbers, for a plan: scales of a call and the lse base come with `run()`. */
@@ -117,11 +117,11 @@ export function readBatchNumbers(
   functionName: string,
   options: BatchNumberOptions,
   allowed: ReadonlySet<string>,
+  kvLayout: KvLayout,
   headDim: number,
 ): AttentionNumbers {
-  const { kvLayout, ...rest } = options;
-  for (const name in rest) if (!allowed.has(name)) throw unknownOption(functionName, name, allowed);
-  const { posEncodingMode, windowLeft, logitsSoftCap, smScale, ropeScale, ropeTheta } = rest;
+  for (const name in options) if (!allowed.has(name)) throw unknownOption(functionName, name, allowed);
+  const { posEncodingMode, windowLeft, logitsSoftCap, smScale, ropeScale, ropeTheta } = options;
   const numbers = { kvLayout, posEncodingMode, windowLeft, logitsSoftCap, smScale, ropeScale, ropeTheta };
   return readNumbers(functionName, numbers, decodeOptionNames, headDim);
 }

@@ -42,14 +42,23 @@ export function readPageTable(functionName: string, table: PageTable): ReadPageT
     }
     kvLen[r] = (numPages - 1) * pageSize + last;
   }
-  let numPages = 0;
-  for (let i = 0; i < used; ++i) {
-    const page = indices[i]!;
-    if (page < 0) throw invalid(functionName, `pagedKvIndices holds ${page} at ${i}`, 'page ids from 0 up');
-    if (page >= numPages) numPages = page + 1;
-  }
+  const numPages = countPages(functionName, indices, used);
   const pages = indices.length === used ? indices : indices.subarray(0, used);
   return { batchSize, pageSize, pages, indptr, kvLen, numPages };
+}
+
+/** One more than the largest id. A plan's longest loop: as unsigned, a negative id is the largest. */
+function countPages(functionName: string, indices: Int32Array, used: number): number {
+  let largest = 0;
+  for (let i = 0; i < used; ++i) {
+    const page = indices[i]! >>> 0;
+    if (page > largest) largest = page;
+  }
+  if (largest >= 2 ** 31) {
+    const wrong = indices.findIndex((page) => page < 0);
+    throw invalid(functionName, `pagedKvIndices holds ${indices[wrong]} at ${wrong}`, 'page ids from 0 up');
+  }
+  return used === 0 ? 0 : largest + 1;
 }
 
 function invalid(functionName: string, given: string, expected: string): InvalidArgumentError {

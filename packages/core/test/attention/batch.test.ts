@@ -374,6 +374,37 @@ describe('CUDA graphs', () => {
   });
 });
 
+describe('plan', () => {
+  it('leaves the caller its arrays: changing them, or planning another wrapper, does not change a run', () => {
+    const wrapper = () => kept(new flashinfer.BatchPrefillWithPagedKVCacheWrapper({ device: testDevice }));
+    const plan = {
+      qoIndptr: Int32Array.of(0, 3, 5),
+      pagedKvIndptr: Int32Array.of(0, 2, 3),
+      pagedKvIndices: Int32Array.of(2, 0, 1),
+      pagedKvLastPageLen: Int32Array.of(3, 4),
+      numQoHeads: 4,
+      numKvHeads: 2,
+      headDimQk: 64,
+      pageSize: 4,
+    };
+    const q = kept(flashinfer.randn([5, 4, 64], { dtype: 'float16', device: testDevice }));
+    const cache = kept(flashinfer.randn([3, 2, 4, 2, 64], { dtype: 'float16', device: testDevice }));
+    const prefill = wrapper();
+    prefill.plan(plan);
+    const before = kept(prefill.run(q, cache)).toArraySync();
+    for (const array of [plan.qoIndptr, plan.pagedKvIndptr, plan.pagedKvIndices, plan.pagedKvLastPageLen])
+      array.fill(1);
+    wrapper().plan({
+      ...plan,
+      qoIndptr: [0, 1],
+      pagedKvIndptr: [0, 2],
+      pagedKvIndices: [0, 0],
+      pagedKvLastPageLen: [1],
+    });
+    expect(kept(prefill.run(q, cache)).toArraySync()).toEqual(before);
+  });
+});
+
 describe('plan and run refuse', () => {
   const plan = {
     numQoHeads: 8,

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+// The device buffer a plan is written to: work items, merge items, request records, page ids. One copy a plan.
+import { InvalidArgumentError } from '../errors.ts';
+import { native } from '../native/load.ts';
+import { type Device, deviceIndex } from '../runtime/device.ts';
+import { currentStream } from '../runtime/stream.ts';
+import { empty } from '../tensor/create.ts';
+import type { Tensor } from '../tensor/tensor.ts';
+import type { BufferLayout, PlannedKernels } from './batchCall.ts';
+import { type BatchCut, type BatchRequests, itemWords, recordWords, writePlan } from './batchPlan.ts';
+
+/** What a wrapper in graph mode was made for. */
+export interface PlanMaxima {
+  readonly batchSize: number;
+  readonly numPages: number;
+  readonly numTokens: number;
+}
+
+/** Plans are written here first; the addon copies them on at once, so one array serves all wrappers. */
+let staging = new Int32Array(4096);
+
+export class PlanBuffer {
+  private readonly device: Device;
+  private readonly maxima: PlanMaxima | undefined;
+  private tensor: Tensor | undefined;
+  /** Kernel and layout of the first plan in graph mode: they stay. */
+  private graphKey = '';
+
+  constructor(device: Device, maxima: PlanMaxima | undefined) {
+    this.device = device;
+    this.maxima = maxima;
+  }
+
+  /** Of the last {@link write}. */
+  get written(): Tensor {
+    return this.tensor!;
+  }
+
+  dispose(): void {
+    this.tensor?.dispose();
+    this.tensor = undefined;
+  }
+
+  /** Exactly what a plan needs, or, for graphs, what any plan within the maxima may need. */
+  layOut(
+    caller: string,
+    cut: BatchCut | undefined,
+    kernels: PlannedKernels | undefined,
+    batchSize: number,
+    numPages: number,
+  ): BufferLayout {
+    if (cut === undefined || kernels === undefined) return layoutOf(0, 0, 0, numPages, 0, 0);
+    const { maxima } = this;
+    if (maxima === undefined) {
+      return layoutOf(cut.numItems, cut.numMergeItems, batchSize, numPages, cut.partialRows, cut.numCounters);
+    }
+    const { shape } = kernels;
+    const heads = shape.numKvHeads;
+    const group = shape.numQoHeads / heads;
+    const uncut = maxima.batchSize + Math.ceil((maxima.numTokens * group) / shape.tileRows);
+    const items = uncut + 2 * Math.ceil(shape.slots / heads);
+    const merges = shape.mergesInPlace
+      ? 0
+      : maxima.batchSize + Math.ceil((maxima.numTokens * shape.numQoHeads * shape.headDim) / 512);
+    if (cut.numItems > items || cut.numMergeItems > merges) {
+      throw new InvalidArgumentError(
+        'ERR_FLASHINFER_INVALID_ARGUMENT',
+        `${caller}: fixedSplitSize cuts the batch into ${cut.numItems} pieces; expected at most ${items} with ` +
+          'useCudaGraph; use a larger fixedSplitSize',
+      );
+    }
+    const states = items * heads;
+    return layoutOf(items, merges, maxima.batchSize, maxima.numPages, states * shape.tileRows, states);
+  }
+
+  /** One copy of the whole plan, in stream order. */
+  write(
+    caller: string,
+    layout: BufferLayout,
+    pages: Int32Array,
+    requests: BatchRequests,
+    cut: BatchCut | undefined,
+    kernels: PlannedKernels | undefined,
+  ): void {
+    this.reserve(caller, layout, kernels);
+    if (staging.length < layout.words) staging = new Int32Array(layout.words * 2);
+    if (cut !== undefined) writePlan(staging, layout, cut, requests, kernels!.shape);
+    staging.set(pages, layout.pages);
+    const index = deviceIndex(this.device);
+    const bytes = new Uint8Array(staging.buffer, 0, (layout.pages + pages.length) * 4);
+    if (index < 0) native().host.write(this.written.ptr, bytes);
+    else native().cuda.write(index, this.written.ptr, bytes, currentStream(index));
+  }
+
+  private reserve(caller: string, layout: BufferLayout, kernels: PlannedKernels | undefined): void {
+    const graph = this.maxima !== undefined;
+    const key = graph ? [kernels?.spec.name, ...Object.values(layout)].join('/') : '';
+    if (graph && this.graphKey !== '' && key !== this.graphKey) throw changedShape(caller);
+    this.graphKey = key;
+    if (this.tensor !== undefined && this.tensor.size >= layout.words) return;
+    this.tensor?.dispose();
+    const room = graph ? layout.words : Math.ceil(layout.words * 1.5);
+    this.tensor = empty([Math.max(64, room)], { dtype: 'int32', device: this.device });
+  }
+}
+
+function changedShape(caller: string): InvalidArgumentError {
+  return new InvalidArgumentError(
+    'ERR_FLASHINFER_INVALID_ARGUMENT',
+    `${caller}: heads, headDim or dtype differ from the first plan; expected the same in every plan with useCudaGraph; ` +
+      'make another wrapper for another model',
+  );
+}
+
+function layoutOf(
+  items: number,
+  mergeItems: number,
+  batchSize: number,
+  numPages: number,
+  partialRows: number,
+  counters: number,
+): BufferLayout {
+  const records = (items + mergeItems) * itemWords;
+  const pages = records + batchSize * recordWords;
+  return { items, mergeItems, records, pages, words: pages + numPages, partialRows, counters };
+}
