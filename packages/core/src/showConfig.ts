@@ -43,6 +43,12 @@ interface EnvironmentEntry {
 /**
  * The facts a bug report needs, as data: what `npx flashinfer show-config --json` prints. Never throws: what is
  * missing on this machine (a GPU, the toolkit, even the addon) is said in the result.
+ * @example
+ * ```ts
+ * import { showConfig } from '@flashinfer/core';
+ *
+ * console.log(JSON.stringify(showConfig(), undefined, 2));
+ * ```
  */
 export function showConfig(): Config {
   const { binding, addon } = describeAddon();

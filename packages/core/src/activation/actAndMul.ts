@@ -29,8 +29,12 @@ export interface ActivationOptions extends DependentLaunchOptions {
  * @remarks Asynchronous on the current stream; computes in float32, rounded once.
  * @see FlashInfer `silu_and_mul`; arXiv:2002.05202
  * @example
+ * ```ts
+ * import { randn, siluAndMul } from '@flashinfer/core';
+ *
  * const x = randn([8, 2 * 14336], { dtype: 'bfloat16' });
  * const y = siluAndMul(x); // [8, 14336]
+ * ```
  */
 export function siluAndMul(x: Tensor, options: ActivationOptions = {}): Tensor {
   return actAndMul('siluAndMul', 'silu', x, options);
@@ -39,6 +43,13 @@ export function siluAndMul(x: Tensor, options: ActivationOptions = {}): Tensor {
 /**
  * As {@link siluAndMul} with gelu(z) = z · Φ(z), Φ the normal distribution function ("erf" in other libraries).
  * @see FlashInfer `gelu_and_mul`; arXiv:1606.08415
+ * @example
+ * ```ts
+ * import { geluAndMul, randn } from '@flashinfer/core';
+ *
+ * const x = randn([8, 2 * 4096], { dtype: 'float16' });
+ * const y = geluAndMul(x); // [8, 4096]
+ * ```
  */
 export function geluAndMul(x: Tensor, options: ActivationOptions = {}): Tensor {
   return actAndMul('geluAndMul', 'gelu', x, options);
@@ -47,6 +58,13 @@ export function geluAndMul(x: Tensor, options: ActivationOptions = {}): Tensor {
 /**
  * As {@link siluAndMul} with gelu(z) ≈ z/2 · (1 + tanh(√(2/π) · (z + 0.044715 z³))).
  * @see FlashInfer `gelu_tanh_and_mul`
+ * @example
+ * ```ts
+ * import { geluTanhAndMul, randn } from '@flashinfer/core';
+ *
+ * const x = randn([8, 2 * 4096], { dtype: 'float16' });
+ * const y = geluTanhAndMul(x); // [8, 4096]
+ * ```
  */
 export function geluTanhAndMul(x: Tensor, options: ActivationOptions = {}): Tensor {
   return actAndMul('geluTanhAndMul', 'gelu_tanh', x, options);

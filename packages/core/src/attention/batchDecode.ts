@@ -46,6 +46,9 @@ function oneRowEach(batchSize: number): typeof rows {
  *   With `useCudaGraph` a captured `run()` replays correctly after every new plan within the maxima.
  * @see FlashInfer `BatchDecodeWithPagedKVCacheWrapper`; arXiv:2501.01005
  * @example
+ * ```ts
+ * import { BatchDecodeWithPagedKVCacheWrapper, randn } from '@flashinfer/core';
+ *
  * const decode = new BatchDecodeWithPagedKVCacheWrapper();
  * decode.plan({
  *   pagedKvIndptr: [0, 2, 3], pagedKvIndices: [0, 1, 2], pagedKvLastPageLen: [5, 16], pageSize: 16,
@@ -54,6 +57,7 @@ function oneRowEach(batchSize: number): typeof rows {
  * const q = randn([2, 32, 128], { dtype: 'float16' });
  * const cache = randn([3, 2, 16, 8, 128], { dtype: 'float16' });
  * const o = decode.run(q, cache); // [2, 32, 128]
+ * ```
  */
 export class BatchDecodeWithPagedKVCacheWrapper extends BatchWrapper {
   constructor(options: BatchWrapperOptions = {}) {

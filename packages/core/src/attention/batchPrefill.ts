@@ -46,6 +46,9 @@ const raggedNames: ReadonlySet<string> = new Set<keyof BatchPrefillRaggedPlanOpt
  * @throws {InvalidArgumentError} from plan and run on wrong page tables, shapes, dtypes, devices, strides or options
  * @see FlashInfer `BatchPrefillWithPagedKVCacheWrapper`; arXiv:2501.01005
  * @example
+ * ```ts
+ * import { BatchPrefillWithPagedKVCacheWrapper, randn } from '@flashinfer/core';
+ *
  * const prefill = new BatchPrefillWithPagedKVCacheWrapper();
  * prefill.plan({
  *   qoIndptr: [0, 7, 10], pagedKvIndptr: [0, 2, 3], pagedKvIndices: [0, 1, 2], pagedKvLastPageLen: [5, 16],
@@ -54,6 +57,7 @@ const raggedNames: ReadonlySet<string> = new Set<keyof BatchPrefillRaggedPlanOpt
  * const q = randn([10, 32, 128], { dtype: 'float16' });
  * const cache = randn([3, 2, 16, 8, 128], { dtype: 'float16' });
  * const o = prefill.run(q, cache); // [10, 32, 128]
+ * ```
  */
 export class BatchPrefillWithPagedKVCacheWrapper extends BatchWrapper {
   constructor(options: BatchWrapperOptions = {}) {
@@ -91,12 +95,16 @@ export class BatchPrefillWithPagedKVCacheWrapper extends BatchWrapper {
  * @throws {InvalidArgumentError} from plan and run on wrong indptrs, shapes, dtypes, devices, strides or options
  * @see FlashInfer `BatchPrefillWithRaggedKVCacheWrapper`; arXiv:2501.01005
  * @example
+ * ```ts
+ * import { BatchPrefillWithRaggedKVCacheWrapper, randn } from '@flashinfer/core';
+ *
  * const prefill = new BatchPrefillWithRaggedKVCacheWrapper();
  * prefill.plan({ qoIndptr: [0, 7, 10], kvIndptr: [0, 7, 30], numQoHeads: 32, numKvHeads: 8, headDimQk: 128, causal: true });
  * const q = randn([10, 32, 128], { dtype: 'float16' });
  * const k = randn([30, 8, 128], { dtype: 'float16' });
  * const v = randn([30, 8, 128], { dtype: 'float16' });
  * const o = prefill.run(q, k, v); // [10, 32, 128]
+ * ```
  */
 export class BatchPrefillWithRaggedKVCacheWrapper extends BatchWrapper {
   constructor(options: BatchWrapperOptions = {}) {

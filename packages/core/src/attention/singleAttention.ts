@@ -33,10 +33,14 @@ import { type AttentionRequest, checkHeadDim, checkHeads, checkNoOverlap } from 
  * @remarks Asynchronous on the current stream; accumulates in float32; the same call gives the same bits.
  * @see FlashInfer `single_decode_with_kv_cache`; arXiv:2501.01005
  * @example
+ * ```ts
+ * import { randn, singleDecodeWithKVCache } from '@flashinfer/core';
+ *
  * const q = randn([32, 128], { dtype: 'float16' });
  * const k = randn([2048, 8, 128], { dtype: 'float16' });
  * const v = randn([2048, 8, 128], { dtype: 'float16' });
  * const o = singleDecodeWithKVCache(q, k, v); // [32, 128]
+ * ```
  */
 export function singleDecodeWithKVCache(
   q: Tensor,
@@ -78,10 +82,14 @@ export function singleDecodeWithKVCache(
  * @remarks Asynchronous on the current stream; accumulates in float32; the same call gives the same bits.
  * @see FlashInfer `single_prefill_with_kv_cache`; arXiv:2307.08691
  * @example
+ * ```ts
+ * import { randn, singlePrefillWithKVCache } from '@flashinfer/core';
+ *
  * const q = randn([128, 32, 128], { dtype: 'float16' });
  * const k = randn([2048, 8, 128], { dtype: 'float16' });
  * const v = randn([2048, 8, 128], { dtype: 'float16' });
  * const [o, lse] = singlePrefillWithKVCache(q, k, v, { causal: true, returnLse: true }); // [128, 32, 128], [128, 32]
+ * ```
  */
 export function singlePrefillWithKVCache(
   q: Tensor,

@@ -42,7 +42,17 @@ export interface WarmupOptions {
  * blocks for it. Takes kernel specs and planned wrappers, then options.
  *
  * @throws AbortedError when `signal` is aborted, and everything getKernel throws: the first failure ends the rest
- * @example await warmup(decodeWrapper, prefillWrapper, { onProgress: (p) => console.log(p.done, p.total, p.name) });
+ * @example
+ * ```ts
+ * import { BatchDecodeWithPagedKVCacheWrapper, warmup } from '@flashinfer/core';
+ *
+ * const decode = new BatchDecodeWithPagedKVCacheWrapper();
+ * decode.plan({
+ *   pagedKvIndptr: [0, 1], pagedKvIndices: [0], pagedKvLastPageLen: [5], pageSize: 16,
+ *   numQoHeads: 32, numKvHeads: 8, headDimQk: 128,
+ * });
+ * await warmup(decode, { onProgress: ({ done, total, name }) => console.log(done, total, name) });
+ * ```
  */
 export async function warmup(
   ...args: [...(KernelSpec | KernelPlan)[], WarmupOptions] | (KernelSpec | KernelPlan)[]

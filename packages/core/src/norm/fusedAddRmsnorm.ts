@@ -26,6 +26,15 @@ const optionNames: readonly (keyof NormOptions)[] = ['eps', 'enablePdl'];
  * @throws {InvalidArgumentError} on a wrong shape, dtype, device, stride or option
  * @remarks Asynchronous on the current stream; accumulates in float32; the same call gives the same bits.
  * @see FlashInfer `fused_add_rmsnorm`
+ * @example
+ * ```ts
+ * import { fusedAddRmsnorm, ones, randn } from '@flashinfer/core';
+ *
+ * const x = randn([8, 4096], { dtype: 'bfloat16' });
+ * const residual = randn([8, 4096], { dtype: 'bfloat16' });
+ * const weight = ones([4096], { dtype: 'bfloat16' });
+ * fusedAddRmsnorm(x, residual, weight); // residual is the sum, x its norm
+ * ```
  */
 export function fusedAddRmsnorm(x: Tensor, residual: Tensor, weight: Tensor, options: NormOptions = {}): void {
   addAndNormalize('fusedAddRmsnorm', x, residual, weight, options, 0);
@@ -34,6 +43,15 @@ export function fusedAddRmsnorm(x: Tensor, residual: Tensor, weight: Tensor, opt
 /**
  * As {@link fusedAddRmsnorm} with weight + 1 in place of weight.
  * @see FlashInfer `gemma_fused_add_rmsnorm`
+ * @example
+ * ```ts
+ * import { gemmaFusedAddRmsnorm, randn, zeros } from '@flashinfer/core';
+ *
+ * const x = randn([8, 4096], { dtype: 'bfloat16' });
+ * const residual = randn([8, 4096], { dtype: 'bfloat16' });
+ * const weight = zeros([4096], { dtype: 'bfloat16' }); // multiplies by 1
+ * gemmaFusedAddRmsnorm(x, residual, weight);
+ * ```
  */
 export function gemmaFusedAddRmsnorm(x: Tensor, residual: Tensor, weight: Tensor, options: NormOptions = {}): void {
   addAndNormalize('gemmaFusedAddRmsnorm', x, residual, weight, options, 1);
@@ -68,6 +86,16 @@ function addAndNormalize(
  * @returns `out`
  * @throws {InvalidArgumentError} on a wrong shape, dtype, device, stride, scale or option
  * @see FlashInfer `fused_add_rmsnorm_quant`
+ * @example
+ * ```ts
+ * import { empty, fusedAddRmsnormQuant, ones, randn } from '@flashinfer/core';
+ *
+ * const x = randn([8, 4096], { dtype: 'bfloat16' });
+ * const residual = randn([8, 4096], { dtype: 'bfloat16' });
+ * const weight = ones([4096], { dtype: 'bfloat16' });
+ * const out = empty([8, 4096], { dtype: 'float8_e4m3fn' });
+ * fusedAddRmsnormQuant(out, x, residual, weight, 0.02);
+ * ```
  */
 export function fusedAddRmsnormQuant(
   out: Tensor,

@@ -25,6 +25,13 @@ const optionNames: readonly (keyof LayernormOptions)[] = ['eps', 'out', 'enableP
  * @remarks Asynchronous on the current stream. The mean is taken off before squaring, so that a large mean costs no
  *   accuracy; sums are float32; the same call gives the same bits.
  * @see FlashInfer `layernorm`; arXiv:1607.06450
+ * @example
+ * ```ts
+ * import { layernorm, ones, randn, zeros } from '@flashinfer/core';
+ *
+ * const x = randn([8, 4096], { dtype: 'bfloat16' });
+ * const y = layernorm(x, ones([4096]), zeros([4096]), { eps: 1e-5 });
+ * ```
  */
 export function layernorm(x: Tensor, gamma: Tensor, beta: Tensor, options: LayernormOptions = {}): Tensor {
   const name = 'layernorm';

@@ -34,9 +34,13 @@ const quantOptionNames: readonly (keyof NormOptions)[] = ['eps', 'enablePdl'];
  * @remarks Asynchronous on the current stream; accumulates in float32; the same call gives the same bits.
  * @see FlashInfer `rmsnorm`; arXiv:1910.07467
  * @example
+ * ```ts
+ * import { ones, randn, rmsnorm } from '@flashinfer/core';
+ *
  * const x = randn([8, 4096], { dtype: 'bfloat16' });
  * const weight = ones([4096], { dtype: 'bfloat16' });
  * const y = rmsnorm(x, weight, { eps: 1e-5 });
+ * ```
  */
 export function rmsnorm(x: Tensor, weight: Tensor, options: RmsnormOptions = {}): Tensor {
   return normalize('rmsnorm', x, weight, options, 0);
@@ -51,6 +55,14 @@ export function rmsnorm(x: Tensor, weight: Tensor, options: RmsnormOptions = {})
  * @returns `out`, shape and dtype as x
  * @throws {InvalidArgumentError} on a wrong shape, dtype, device, stride or option
  * @see FlashInfer `gemma_rmsnorm`
+ * @example
+ * ```ts
+ * import { gemmaRmsnorm, randn, zeros } from '@flashinfer/core';
+ *
+ * const x = randn([8, 4096], { dtype: 'bfloat16' });
+ * const weight = zeros([4096], { dtype: 'bfloat16' }); // multiplies by 1
+ * const y = gemmaRmsnorm(x, weight);
+ * ```
  */
 export function gemmaRmsnorm(x: Tensor, weight: Tensor, options: RmsnormOptions = {}): Tensor {
   return normalize('gemmaRmsnorm', x, weight, options, 1);
@@ -92,6 +104,15 @@ function normalize(name: string, x: Tensor, weight: Tensor, options: RmsnormOpti
  * @returns `out`
  * @throws {InvalidArgumentError} on a wrong shape, dtype, device, stride, scale or option
  * @see FlashInfer `rmsnorm_quant`
+ * @example
+ * ```ts
+ * import { empty, ones, randn, rmsnormQuant } from '@flashinfer/core';
+ *
+ * const x = randn([8, 4096], { dtype: 'bfloat16' });
+ * const weight = ones([4096], { dtype: 'bfloat16' });
+ * const out = empty([8, 4096], { dtype: 'float8_e4m3fn' });
+ * rmsnormQuant(out, x, weight, 0.02);
+ * ```
  */
 export function rmsnormQuant(
   out: Tensor,

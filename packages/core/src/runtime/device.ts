@@ -45,13 +45,28 @@ export function deviceOf(index: number): Device {
 /**
  * The device that tensors are made on when none is named: what `setDefaultDevice` chose, else `'cuda:0'` where a GPU
  * works, else `'cpu'`. The first call initialises the GPU.
+ * @example
+ * ```ts
+ * import { defaultDevice } from '@flashinfer/core';
+ *
+ * console.log(defaultDevice()); // 'cuda:0' or 'cpu'
+ * ```
  */
 export function defaultDevice(): Device {
   chosenDefault ??= findDefaultDevice();
   return chosenDefault;
 }
 
-/** Makes `device` the default of this thread. Throws where the device does not work. */
+/**
+ * Makes `device` the default of this thread. Throws where the device does not work.
+ * @example
+ * ```ts
+ * import { setDefaultDevice, zeros } from '@flashinfer/core';
+ *
+ * setDefaultDevice('cpu');
+ * console.log(zeros([2]).device); // 'cpu'
+ * ```
+ */
 export function setDefaultDevice(device: string): void {
   const parsed = parseDevice(device);
   if (parsed !== 'cpu') cudaDevice(deviceIndex(parsed), 'setDefaultDevice');

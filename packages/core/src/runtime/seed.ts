@@ -7,7 +7,16 @@ let state: bigint | undefined;
 
 const mask = (1n << 64n) - 1n;
 
-/** Makes random operators that are given no `seed` repeat: the same calls after it draw the same values. */
+/**
+ * Makes random operators that are given no `seed` repeat: the same calls after it draw the same values.
+ * @example
+ * ```ts
+ * import { manualSeed, randn } from '@flashinfer/core';
+ *
+ * manualSeed(42);
+ * const x = randn([4]); // the same values in every run
+ * ```
+ */
 export function manualSeed(seed: number | bigint): void {
   state = toSeed(seed, 'manualSeed');
 }

@@ -5,6 +5,12 @@ import { native } from '../native/load.ts';
 /**
  * Threads that operators of the cpu device compute with, for the whole process. Default: the cores it may run on.
  * Results do not depend on it.
+ * @example
+ * ```ts
+ * import { setNumThreads } from '@flashinfer/core';
+ *
+ * setNumThreads(2);
+ * ```
  */
 export function setNumThreads(numThreads: number): void {
   if (!Number.isInteger(numThreads) || numThreads < 1 || numThreads > 4096) {

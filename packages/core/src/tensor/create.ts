@@ -49,7 +49,13 @@ export interface ArangeOptions<D extends DType = DType> extends TensorOptions<D>
  * and Float64Array). Converting to an integer type cuts fractions off and refuses values out of range. The data is
  * copied; for a GPU the upload is in its current stream.
  *
- * @example tensor([1, 2, 3, 4, 5, 6], { shape: [2, 3], dtype: 'bfloat16' })
+ * @example
+ * ```ts
+ * import { tensor } from '@flashinfer/core';
+ *
+ * const x = tensor([1, 2, 3, 4, 5, 6], { shape: [2, 3], dtype: 'bfloat16' });
+ * console.log(await x.toArray());
+ * ```
  */
 export function tensor<D extends DType>(data: TensorData, options: DataOptions<D> & { dtype: D }): Tensor<D>;
 export function tensor(data: TensorData, options?: DataOptions): Tensor;
@@ -79,7 +85,15 @@ function writeNarrowed(target: Tensor, values: ArrayBufferView): void {
   copyHostToDevice(target.deviceIndex, target.ptr, narrow.ptr, narrow.byteLength, 'tensor');
 }
 
-/** A tensor of raw bits, e.g. from a safetensors file: bytes, little-endian, or 16-bit words for 16-bit types. */
+/**
+ * A tensor of raw bits, e.g. from a safetensors file: bytes, little-endian, or 16-bit words for 16-bit types.
+ * @example
+ * ```ts
+ * import { fromBits } from '@flashinfer/core';
+ *
+ * const ones = fromBits(new Uint16Array(6).fill(0x3f80), { shape: [2, 3], dtype: 'bfloat16' });
+ * ```
+ */
 export function fromBits<D extends DType>(data: Uint8Array | Uint16Array, options: BitsOptions<D>): Tensor<D> {
   if (!(data instanceof Uint8Array || data instanceof Uint16Array)) {
     throw new InvalidArgumentError(
@@ -95,24 +109,56 @@ export function fromBits<D extends DType>(data: Uint8Array | Uint16Array, option
   return initialize(result, () => writeBytes(result.deviceIndex, result.ptr, bytesOf(data), 'fromBits'));
 }
 
-/** A tensor with undefined contents. */
+/**
+ * A tensor with undefined contents.
+ * @example
+ * ```ts
+ * import { empty } from '@flashinfer/core';
+ *
+ * const out = empty([8, 4096], { dtype: 'float16' });
+ * ```
+ */
 export function empty<D extends DType = 'float32'>(shape: Shape, options: TensorOptions<D> = {}): Tensor<D> {
   return create('empty', shape, options);
 }
 
-/** A tensor of zeros. */
+/**
+ * A tensor of zeros.
+ * @example
+ * ```ts
+ * import { zeros } from '@flashinfer/core';
+ *
+ * const kvCache = zeros([64, 2, 16, 8, 128], { dtype: 'float16' });
+ * ```
+ */
 export function zeros<D extends DType = 'float32'>(shape: Shape, options: TensorOptions<D> = {}): Tensor<D> {
   const result = create('zeros', shape, options);
   return initialize(result, () => fillValue(result, 0));
 }
 
-/** A tensor of ones. */
+/**
+ * A tensor of ones.
+ * @example
+ * ```ts
+ * import { ones } from '@flashinfer/core';
+ *
+ * const weight = ones([4096], { dtype: 'bfloat16' });
+ * ```
+ */
 export function ones<D extends DType = 'float32'>(shape: Shape, options: TensorOptions<D> = {}): Tensor<D> {
   const result = create('ones', shape, options);
   return initialize(result, () => fillValue(result, 1));
 }
 
-/** A tensor whose every element is `value`; refused where the dtype cannot hold it. */
+/**
+ * A tensor whose every element is `value`; refused where the dtype cannot hold it.
+ * @example
+ * ```ts
+ * import { full } from '@flashinfer/core';
+ *
+ * const temperatures = full([8], 0.7);
+ * ```
+ */
 export function full<D extends DType = 'float32'>(
   shape: Shape,
   value: number | bigint,
@@ -125,7 +171,15 @@ export function full<D extends DType = 'float32'>(
   });
 }
 
-/** `start + i * step` for each element i, counted row-major. `arange(n)` is 0 .. n - 1. */
+/**
+ * `start + i * step` for each element i, counted row-major. `arange(n)` is 0 .. n - 1.
+ * @example
+ * ```ts
+ * import { arange } from '@flashinfer/core';
+ *
+ * const positions = arange(5, { start: 100, dtype: 'int32' }); // 100 .. 104
+ * ```
+ */
 export function arange<D extends DType = 'float32'>(shape: Shape, options: ArangeOptions<D> = {}): Tensor<D> {
   const { start = 0, step = 1 } = options;
   if (!(Number.isFinite(start) && Number.isFinite(step))) {
@@ -138,13 +192,29 @@ export function arange<D extends DType = 'float32'>(shape: Shape, options: Arang
   return initialize(result, () => fillArange(result, start, step));
 }
 
-/** Standard normal values (Philox4x32-10); floating types. */
+/**
+ * Standard normal values (Philox4x32-10); floating types.
+ * @example
+ * ```ts
+ * import { randn } from '@flashinfer/core';
+ *
+ * const x = randn([8, 4096], { dtype: 'bfloat16', seed: 1 });
+ * ```
+ */
 export function randn<D extends DType = 'float32'>(shape: Shape, options: RandomOptions<D> = {}): Tensor<D> {
   const result = createRandom('randn', shape, options);
   return initialize(result, () => fillNormal(result, seedOf('randn', options)));
 }
 
-/** Uniform values in [0, 1) (Philox4x32-10); floating types. */
+/**
+ * Uniform values in [0, 1) (Philox4x32-10); floating types.
+ * @example
+ * ```ts
+ * import { rand } from '@flashinfer/core';
+ *
+ * const x = rand([8, 4096], { seed: 1 });
+ * ```
+ */
 export function rand<D extends DType = 'float32'>(shape: Shape, options: RandomOptions<D> = {}): Tensor<D> {
   const result = createRandom('rand', shape, options);
   return initialize(result, () => fillUniform(result, seedOf('rand', options)));

@@ -16,6 +16,15 @@ import { copyDeviceToHost, copyHostToDevice, copyWithin, readBytes, readBytesSyn
  * disposed of by itself, and the memory is freed with the last one: on `dispose()`, at the end of a `using` scope, or
  * by the garbage collector. Freeing follows stream order, so dispose right after a launch is fine. To keep a tensor
  * beyond a scope that disposes of it, keep a view of it.
+ * @example
+ * ```ts
+ * import { arange, type Tensor } from '@flashinfer/core';
+ *
+ * const x: Tensor = arange([2, 3, 4], { dtype: 'float16' });
+ * const row = x.select(0, 1).slice(-1, 0, 2); // [3, 2], in the memory of x
+ * console.log(row.shape, row.strides, await row.to('float32').toArray());
+ * x.dispose(); // row stays valid
+ * ```
  */
 export class Tensor<D extends DType = DType> {
   readonly shape: readonly number[];
