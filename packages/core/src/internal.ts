@@ -8,6 +8,7 @@ export { getKernel, type Kernel } from './jit/kernel.ts';
 export { resolveModule } from './jit/resolve.ts';
 export type { KernelSpec } from './jit/spec.ts';
 export { native } from './native/load.ts';
+export { activeCapture } from './runtime/capture.ts';
 export { deviceIndex, deviceProperties, parseDevice } from './runtime/device.ts';
 export { currentStream } from './runtime/stream.ts';
 export { castContiguous, fillNormal } from './tensor/elementwise.ts';

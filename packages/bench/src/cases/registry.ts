@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { activationCases } from './activation.ts';
+import { batchDecodeCases } from './batchDecode.ts';
+import { batchPrefillCases } from './batchPrefill.ts';
 import type { BenchCase, DeviceKind } from './benchCase.ts';
 import { compileCases } from './compile.ts';
 import { decodeCases } from './decode.ts';
@@ -8,11 +10,15 @@ import { importCases } from './import.ts';
 import { launchCases } from './launch.ts';
 import { normCases } from './norm.ts';
 import { packbitsCases } from './packbits.ts';
+import { planCases } from './plan.ts';
 import { prefillCases } from './prefill.ts';
 
 export const allCases: readonly BenchCase[] = [
   ...decodeCases,
   ...prefillCases,
+  ...batchDecodeCases,
+  ...batchPrefillCases,
+  ...planCases,
   ...elementwiseCases,
   ...normCases,
   ...activationCases,

@@ -64,7 +64,7 @@ export class Capture {
 
 let active: Capture | undefined;
 
-/** @internal */
+/** The capture in progress, of any device. */
 export function activeCapture(): Capture | undefined {
   return active;
 }

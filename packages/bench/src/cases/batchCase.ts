@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the cases of the batch wrappers share: page tables, work, buffers.
+import { type Device, randn, type Tensor } from '@flashinfer/core';
+
+export interface BatchParams {
+  readonly qoLens: readonly number[];
+  readonly kvLens: readonly number[];
+  readonly numQoHeads: number;
+  readonly numKvHeads: number;
+  readonly headDim: number;
+  /** 0: ragged keys and values. */
+  readonly pageSize: number;
+}
+
+export function indptr(counts: readonly number[]): Int32Array {
+  const result = new Int32Array(counts.length + 1);
+  counts.forEach((count, i) => {
+    result[i + 1] = result[i]! + count;
+  });
+  return result;
+}
+
+const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
+
+/** Pages in an order as after some time of serving: neighbours in a request are not neighbours in memory. */
+export function pageTable({ kvLens, pageSize }: BatchParams) {
+  const pagedKvIndptr = indptr(kvLens.map((length) => Math.ceil(length / pageSize)));
+  const numPages = pagedKvIndptr[kvLens.length]!;
+  const pagedKvIndices = Int32Array.from({ length: numPages }, (_, i) => i);
+  let state = 1;
+  for (let i = numPages - 1; i > 0; --i) {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0; // Numerical Recipes' generator: the same table in every run
+    const j = state % (i + 1);
+    const page = pagedKvIndices[i]!;
+    pagedKvIndices[i] = pagedKvIndices[j]!;
+    pagedKvIndices[j] = page;
+  }
+  const pagedKvLastPageLen = kvLens.map((length) => ((length - 1) % pageSize) + 1);
+  return { pagedKvIndptr, pagedKvIndices, pagedKvLastPageLen, pageSize };
+}
+
+export function planShape({ numQoHeads, numKvHeads, headDim }: BatchParams) {
+  return { numQoHeads, numKvHeads, headDimQk: headDim, qDtype: 'bfloat16' } as const;
+}
+
+/** q and out once, k and v once, in bfloat16. */
+export function keyValueBytes({ qoLens, kvLens, numQoHeads, numKvHeads, headDim }: BatchParams): number {
+  return 2 * headDim * 2 * (sum(qoLens) * numQoHeads + sum(kvLens) * numKvHeads);
+}
+
+/** 4 Lq Lkv H D a request, half of it where a square causal mask hides half. */
+export function batchFlops({ qoLens, kvLens, numQoHeads, headDim }: BatchParams, causal: boolean): number {
+  const pairs = qoLens.reduce((total, qoLen, r) => total + qoLen * kvLens[r]!, 0);
+  return (4 * pairs * numQoHeads * headDim) / (causal ? 2 : 1);
+}
+
+export interface BatchBuffers {
+  readonly q: Tensor;
+  readonly out: Tensor;
+  readonly cache?: Tensor;
+  readonly k?: Tensor;
+  readonly v?: Tensor;
+}
+
+export function batchBuffers(device: Device, rotations: number, params: BatchParams): BatchBuffers[] {
+  const { qoLens, kvLens, numQoHeads, numKvHeads, headDim, pageSize } = params;
+  const draw = (shape: number[], seed: number): Tensor => randn(shape, { dtype: 'bfloat16', device, seed });
+  const queries = [sum(qoLens), numQoHeads, headDim];
+  return Array.from({ length: rotations }, (_, n): BatchBuffers => {
+    const shared = { q: draw(queries, 4 * n), out: draw(queries, 4 * n + 1) };
+    if (pageSize === 0) {
+      const keys = [sum(kvLens), numKvHeads, headDim];
+      return { ...shared, k: draw(keys, 4 * n + 2), v: draw(keys, 4 * n + 3) };
+    }
+    const numPages = sum(kvLens.map((length) => Math.ceil(length / pageSize)));
+    return { ...shared, cache: draw([numPages, 2, pageSize, numKvHeads, headDim], 4 * n + 2) };
+  });
+}
+
+export function disposeBatch(buffers: readonly BatchBuffers[]): void {
+  for (const { q, out, cache, k, v } of buffers) for (const x of [q, out, cache, k, v]) x?.dispose();
+}

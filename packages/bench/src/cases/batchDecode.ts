@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+// Batched decode over a paged KV-cache: one query token a request.
+import { BatchDecodeWithPagedKVCacheWrapper } from '@flashinfer/core';
+import { type BatchParams, batchBuffers, disposeBatch, keyValueBytes, pageTable, planShape } from './batchCase.ts';
+import type { DeviceCase } from './benchCase.ts';
+import { pickWrapper } from './pickWrapper.ts';
+
+type Shape = Pick<BatchParams, 'numQoHeads' | 'numKvHeads'>;
+const pageSize = 16;
+
+function decodeCase(name: string, kvLens: readonly number[], shape: Shape, anchor?: string): DeviceCase {
+  const params: BatchParams = { ...shape, headDim: 128, qoLens: kvLens.map(() => 1), kvLens, pageSize };
+  const { numQoHeads, numKvHeads, headDim } = params;
+  return {
+    name: `batch_decode/${name}_h${numQoHeads}k${numKvHeads}_d${headDim}_bf16_ps${pageSize}`,
+    params: { numQoHeads, numKvHeads, headDim, pageSize, batchSize: kvLens.length, dtype: 'bfloat16' },
+    devices: ['cuda'],
+    ...(anchor !== undefined && { anchor }),
+    kind: 'device',
+    bytes: keyValueBytes(params),
+    flops: 0,
+    setup({ device }, rotations) {
+      const buffers = batchBuffers(device, rotations, params);
+      const table = pageTable(params);
+      const wrappers = pickWrapper((graph) => {
+        const maxima = { useCudaGraph: true, maxBatchSize: kvLens.length, maxNumPages: table.pagedKvIndices.length };
+        const wrapper = new BatchDecodeWithPagedKVCacheWrapper({ device, ...(graph && maxima) });
+        wrapper.plan({ ...table, ...planShape(params) });
+        return wrapper;
+      });
+      return {
+        run(rotation) {
+          const { q, cache, out } = buffers[rotation]!;
+          wrappers.current().run(q, cache!, { out });
+        },
+        dispose() {
+          wrappers.dispose();
+          disposeBatch(buffers);
+        },
+      };
+    },
+  };
+}
+
+const heads: readonly Shape[] = [
+  { numQoHeads: 32, numKvHeads: 8 },
+  { numQoHeads: 32, numKvHeads: 32 },
+  { numQoHeads: 64, numKvHeads: 8 },
+];
+const uniformShapes = [
+  [1, 1024],
+  [1, 8192],
+  [1, 65536],
+  [16, 1024],
+  [16, 8192],
+  [64, 1024],
+  [64, 4096],
+  [128, 2048],
+  [256, 1024],
+] as const;
+
+/** Lengths by Zipf's law (rank^-1), of about `total` keys: a few long requests and many short ones. */
+function zipfLengths(batchSize: number, total: number): number[] {
+  const weights = Array.from({ length: batchSize }, (_, rank) => 1 / (rank + 1));
+  const sum = weights.reduce((a, b) => a + b, 0);
+  // Every seventh rank next to each other would be the order of arrival of no server.
+  return weights.map((_, i) => Math.max(1, Math.round((weights[(i * 37) % batchSize]! / sum) * total)));
+}
+
+export const batchDecodeCases: DeviceCase[] = [
+  ...heads.flatMap((shape) =>
+    uniformShapes.map(([batchSize, kvLen]) =>
+      decodeCase(
+        `b${batchSize}_kv${kvLen}`,
+        Array.from({ length: batchSize }, () => kvLen),
+        shape,
+        `decode_B${batchSize}_L${kvLen}_H${shape.numQoHeads}k${shape.numKvHeads}_D128_ps16`,
+      ),
+    ),
+  ),
+  decodeCase('b128_zipf262144', zipfLengths(128, 262_144), heads[0]!, 'decode_B128_L2048_H32k8_D128_ps16'),
+];

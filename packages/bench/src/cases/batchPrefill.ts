@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+// Batched prefill, ragged and paged: square self-attention of every request.
+import { BatchPrefillWithPagedKVCacheWrapper, BatchPrefillWithRaggedKVCacheWrapper } from '@flashinfer/core';
+import {
+  type BatchParams,
+  batchBuffers,
+  batchFlops,
+  disposeBatch,
+  indptr,
+  keyValueBytes,
+  pageTable,
+  planShape,
+} from './batchCase.ts';
+import type { DeviceCase } from './benchCase.ts';
+import { pickWrapper } from './pickWrapper.ts';
+
+interface Shape {
+  readonly batchSize: number;
+  readonly length: number;
+  readonly numQoHeads: number;
+  readonly numKvHeads: number;
+  readonly headDim: number;
+  readonly causal: boolean;
+  readonly pageSize?: number;
+}
+
+function prefillCase(shape: Shape): DeviceCase {
+  const { batchSize, length, numQoHeads, numKvHeads, headDim, causal, pageSize = 0 } = shape;
+  const lens = Array.from({ length: batchSize }, () => length);
+  const params: BatchParams = { qoLens: lens, kvLens: lens, numQoHeads, numKvHeads, headDim, pageSize };
+  const heads = numQoHeads === numKvHeads ? `H${numQoHeads}` : `H${numQoHeads}k${numKvHeads}`;
+  const pages = pageSize > 0 ? `_ps${pageSize}` : '';
+  const mask = causal ? 'causal' : 'full';
+  const family = pageSize > 0 ? 'paged_prefill' : 'prefill';
+  return {
+    name: `batch_${family}/b${batchSize}_l${length}_h${numQoHeads}k${numKvHeads}_d${headDim}_bf16${pages}_${mask}`,
+    params: { ...shape, dtype: 'bfloat16' },
+    devices: ['cuda'],
+    anchor: `${family}_B${batchSize}_L${length}_${heads}_D${headDim}${pages}_${mask}`,
+    kind: 'device',
+    bytes: keyValueBytes(params),
+    flops: batchFlops(params, causal),
+    dtype: 'bfloat16',
+    setup({ device }, rotations) {
+      const buffers = batchBuffers(device, rotations, params);
+      const wrappers = pageSize > 0 ? pagedWrappers(device, params, causal) : raggedWrappers(device, params, causal);
+      return {
+        run: (rotation) => wrappers.run(buffers[rotation]!),
+        dispose() {
+          wrappers.dispose();
+          disposeBatch(buffers);
+        },
+      };
+    },
+  };
+}
+
+type Buffers = ReturnType<typeof batchBuffers>[number];
+interface Wrappers {
+  run(buffers: Buffers): void;
+  dispose(): void;
+}
+
+function pagedWrappers(device: string, params: BatchParams, causal: boolean): Wrappers {
+  const table = pageTable(params);
+  const qoIndptr = indptr(params.qoLens);
+  const wrappers = pickWrapper((graph) => {
+    const maxima = {
+      useCudaGraph: true,
+      maxBatchSize: params.qoLens.length,
+      maxNumPages: table.pagedKvIndices.length,
+      maxNumTokens: qoIndptr.at(-1)!,
+    };
+    const wrapper = new BatchPrefillWithPagedKVCacheWrapper({ device, ...(graph && maxima) });
+    wrapper.plan({ qoIndptr, ...table, ...planShape(params), causal });
+    return wrapper;
+  });
+  return {
+    run: ({ q, cache, out }) => void wrappers.current().run(q, cache!, { out }),
+    dispose: () => wrappers.dispose(),
+  };
+}
+
+function raggedWrappers(device: string, params: BatchParams, causal: boolean): Wrappers {
+  const qoIndptr = indptr(params.qoLens);
+  const kvIndptr = indptr(params.kvLens);
+  const wrappers = pickWrapper((graph) => {
+    const maxima = { useCudaGraph: true, maxBatchSize: params.qoLens.length, maxNumTokens: qoIndptr.at(-1)! };
+    const wrapper = new BatchPrefillWithRaggedKVCacheWrapper({ device, ...(graph && maxima) });
+    wrapper.plan({ qoIndptr, kvIndptr, ...planShape(params), causal });
+    return wrapper;
+  });
+  return {
+    run: ({ q, k, v, out }) => void wrappers.current().run(q, k!, v!, { out }),
+    dispose: () => wrappers.dispose(),
+  };
+}
+
+const grouped = { numQoHeads: 32, numKvHeads: 8, headDim: 128 };
+const lengths = [
+  [1, 2048],
+  [1, 8192],
+  [4, 4096],
+  [16, 1024],
+  [1, 16384],
+] as const;
+
+export const batchPrefillCases: DeviceCase[] = [
+  ...(
+    [
+      [128, 32],
+      [64, 32],
+      [256, 16],
+    ] as const
+  ).flatMap(([headDim, numQoHeads]) =>
+    lengths.flatMap(([batchSize, length]) =>
+      [true, false].map((causal) =>
+        prefillCase({ batchSize, length, numQoHeads, numKvHeads: numQoHeads, headDim, causal }),
+      ),
+    ),
+  ),
+  ...lengths.map(([batchSize, length]) => prefillCase({ batchSize, length, ...grouped, causal: true })),
+  ...(
+    [
+      [1, 8192],
+      [16, 1024],
+    ] as const
+  ).flatMap(([batchSize, length]) =>
+    [1, 16].map((pageSize) => prefillCase({ batchSize, length, ...grouped, causal: true, pageSize })),
+  ),
+];
