@@ -21,6 +21,7 @@ void RegisterAttention(FunctionTable& table);
 void RegisterBandwidth(FunctionTable& table);
 void RegisterElementwise(FunctionTable& table);
 void RegisterInfo(FunctionTable& table);
+void RegisterMerge(FunctionTable& table);
 void RegisterNorm(FunctionTable& table);
 void RegisterPackBits(FunctionTable& table);
 

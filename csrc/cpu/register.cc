@@ -13,6 +13,7 @@ Napi::Object RegisterCpu(Napi::Env env) {
   cpu::RegisterBandwidth(table);
   cpu::RegisterElementwise(table);
   cpu::RegisterInfo(table);
+  cpu::RegisterMerge(table);
   cpu::RegisterNorm(table);
   cpu::RegisterPackBits(table);
   return Napi::Object(env, table.value());

@@ -3,6 +3,7 @@
 // Splits are added in index order, so results do not depend on which block finished first.
 #pragma once
 #include <flashinfer/attention/output.cuh>
+#include <flashinfer/attention/states.cuh>
 
 namespace flashinfer {
 
@@ -12,25 +13,13 @@ namespace flashinfer {
  */
 template <class Lse, class Value>
 __device__ __forceinline__ float merge_states4(int num_splits, Lse lse, Value value, float (&out)[4]) {
-  float top = negative_infinity();
-  for (int i = 0; i < num_splits; ++i) top = max_nan(top, lse(i));
-  out[0] = out[1] = out[2] = out[3] = 0.0f;
-  if (top == negative_infinity()) return top;
-  float sum = 0.0f;
-#pragma unroll 4
-  for (int i = 0; i < num_splits; ++i) {
-    const float weight = exp2_approx(lse(i) - top);
-    const float4 v = value(i);
-    sum += weight;
-    out[0] = fmaf(weight, v.x, out[0]);
-    out[1] = fmaf(weight, v.y, out[1]);
-    out[2] = fmaf(weight, v.z, out[2]);
-    out[3] = fmaf(weight, v.w, out[3]);
-  }
-  const float factor = 1.0f / sum;
-#pragma unroll
-  for (int e = 0; e < 4; ++e) out[e] *= factor;
-  return top + log2f(sum);
+  return merge_states<4>(
+      num_splits, lse,
+      [&](int i, float (&v)[4]) {
+        const float4 loaded = value(i);
+        v[0] = loaded.x, v[1] = loaded.y, v[2] = loaded.z, v[3] = loaded.w;
+      },
+      out);
 }
 
 /** Writes four output elements of a row, scaled by `v_scale`. */

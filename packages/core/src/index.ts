@@ -13,6 +13,13 @@ export {
   BatchPrefillWithPagedKVCacheWrapper,
   BatchPrefillWithRaggedKVCacheWrapper,
 } from './attention/batchPrefill.ts';
+export {
+  type MergeStateInPlaceOptions,
+  type MergeStateOptions,
+  mergeState,
+  mergeStateInPlace,
+  mergeStates,
+} from './attention/mergeState.ts';
 export type {
   AttentionBackend,
   AttentionOptions,

@@ -4,6 +4,7 @@ import type { KernelSpec } from '../jit/spec.ts';
 import { batchDecodeSpec, batchMergeSpec, batchPrefillSpec } from './batchKernel.ts';
 import { decodeSpec } from './decodeKernel.ts';
 import type { KernelOptions } from './kernelName.ts';
+import { mergeStatesSpecs } from './mergeKernel.ts';
 import { mergeSpec, prefillSpec } from './prefillKernel.ts';
 
 const plain: KernelOptions = {
@@ -34,5 +35,6 @@ export function attentionSpecs(): KernelSpec[] {
     batchPrefillSpec({ ...causal, headDim: 64 }, { mTiles: 1, kvTile: 64 }, true),
     batchDecodeSpec(plain, { warps: 4, kvTile: 16, stages: 2 }, true),
     batchMergeSpec(plain),
+    ...mergeStatesSpecs(),
   ];
 }

@@ -77,6 +77,7 @@ export interface NativeCpu {
    */
   packBits(src: Ptr, dst: Ptr, count: number, big: boolean, srcIndptr: Ptr, dstIndptr: Ptr, numSegments: number): void;
   attention(args: CpuAttentionArgs): void;
+  mergeStates(args: CpuMergeArgs): void;
   norm(args: CpuNormArgs): void;
   actAndMul(args: CpuActivationArgs): void;
 }
@@ -92,6 +93,44 @@ export interface CpuActivationArgs {
   outStride: number;
   rows: number;
   length: number;
+}
+
+/**
+ * Merges attention states: values `[rows, heads, length]` with log-sum-exps `[rows, heads]`, each times lseInFactor base 2.
+ * Strides in elements, values' last dim contiguous. Of a pair `sOther` is not 0 and numStates 2; else numStates states
+ * lie vStrideI and sStrideI apart. out and lse may be v and s.
+ */
+export interface CpuMergeArgs {
+  dtype: number;
+  v: Ptr;
+  vStrideN: number;
+  vStrideH: number;
+  vStrideI: number;
+  s: Ptr;
+  sStrideN: number;
+  sStrideH: number;
+  sStrideI: number;
+  vOther: Ptr;
+  vOtherStrideN: number;
+  vOtherStrideH: number;
+  sOther: Ptr;
+  sOtherStrideN: number;
+  sOtherStrideH: number;
+  out: Ptr;
+  outStrideN: number;
+  outStrideH: number;
+  lse: Ptr;
+  lseStrideN: number;
+  lseStrideH: number;
+  /** A byte a row, or 0: rows with 0 are left alone. */
+  mask: Ptr;
+  rows: number;
+  heads: number;
+  length: number;
+  numStates: number;
+  lseInFactor: number;
+  /** Multiplies the base-2 result. */
+  lseOutFactor: number;
 }
 
 /**
