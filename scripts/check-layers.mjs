@@ -11,7 +11,7 @@ const layers = [
   ['errors.ts', 'envVars.ts', 'logging.ts', 'packageRoot.ts', 'native'],
   ['check', 'jit', 'runtime', 'tensor'],
   ['operators'],
-  ['showConfig.ts'],
+  ['kernelFamilies.ts', 'aotKernels.ts', 'showConfig.ts'],
   ['cli', 'index.ts', 'internal.ts', 'aot.ts'],
 ];
 

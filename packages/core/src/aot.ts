@@ -3,17 +3,14 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { activationSpecs } from './activation/activationKernel.ts';
-import { attentionSpecs } from './attention/specs.ts';
-import { parseTarget, type Target, targetFor } from './jit/arch.ts';
+import type { Target } from './jit/arch.ts';
 import type { Compiled, Compiler } from './jit/compilers/compiler.ts';
 import { jitConfig } from './jit/config.ts';
 import { generateSource } from './jit/source.ts';
 import type { KernelSpec } from './jit/spec.ts';
-import { normSpecs } from './norm/normKernel.ts';
-import { packBitsSpecs } from './quantization/packBitsKernel.ts';
-import { elementwiseSpecs } from './tensor/elementwise.ts';
+import { kernelFamilies } from './kernelFamilies.ts';
 
+export { aotKernels, compilesFor } from './aotKernels.ts';
 export { findNvcc, nvccCompiler } from './jit/compilers/nvcc.ts';
 
 /** Every architecture kernels are compiled for before a release. */
@@ -34,16 +31,7 @@ export const allTargets: readonly Target[] = [
 
 /** Every template, element type and option at least once, not every combination. */
 export function representativeSpecs(): KernelSpec[] {
-  return [...attentionSpecs(), ...elementwiseSpecs(), ...normSpecs(), ...activationSpecs(), ...packBitsSpecs()];
-}
-
-/** Whether the kernel exists for the target. */
-export function compilesFor(spec: KernelSpec, target: Target): boolean {
-  try {
-    return targetFor(parseTarget(target).sm, spec, [target]) === target;
-  } catch {
-    return false;
-  }
+  return kernelFamilies.flatMap(({ samples }) => samples());
 }
 
 /** Compiles outside any cache. @throws CompilerFailure */

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 export { type ActivationOptions, geluAndMul, geluTanhAndMul, siluAndMul } from './activation/actAndMul.ts';
+export { type AotKernelOptions, aotKernels } from './aotKernels.ts';
 export { BatchDecodeWithPagedKVCacheWrapper } from './attention/batchDecode.ts';
 export type {
   BatchDecodePlanOptions,
@@ -30,6 +31,7 @@ export type {
 } from './attention/options.ts';
 export { singleDecodeWithKVCache, singlePrefillWithKVCache } from './attention/singleAttention.ts';
 export * from './errors.ts';
+export type { ModelDType, ModelFamily } from './jit/aotRequest.ts';
 export type { KernelSpec, ParamField, ParamType } from './jit/spec.ts';
 export { type KernelPlan, type WarmupOptions, type WarmupProgress, warmup } from './jit/warmup.ts';
 export type { NormOptions } from './norm/checkNorm.ts';

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Kernels of include/flashinfer/activation.cuh: how rows are spread over threads, and the spec of each instantiation.
+import { type AotRequest, tensorParallelSizes } from '../jit/aotRequest.ts';
 import type { KernelSpec, ParamField } from '../jit/spec.ts';
 import { type DType, dtypes } from '../tensor/dtype.ts';
 
@@ -81,4 +82,16 @@ export function activationSpecs(): KernelSpec[] {
     activationSpec('gelu_tanh', 'bfloat16', chooseActivationTile(14336, 8, 8192, 132)),
     activationSpec('gelu', 'float32', chooseActivationTile(14336, 4, 8192, 132)),
   ];
+}
+
+/** Activations of models, whole and split over GPUs, for few rows, as in decode, and for many. */
+export function activationModelSpecs({ models, dtypes: modelDtypes }: AotRequest): KernelSpec[] {
+  return models.flatMap(({ activation, intermediate }) =>
+    tensorParallelSizes.flatMap((parts) =>
+      [1, 1 << 20].flatMap((rows) => {
+        const tile = chooseActivationTile(intermediate / parts, 8, rows, 132);
+        return modelDtypes.map((dtype) => activationSpec(activation, dtype, tile));
+      }),
+    ),
+  );
 }

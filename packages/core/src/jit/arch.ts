@@ -48,6 +48,12 @@ export function formatTarget({ sm, suffix }: ParsedTarget): Target {
   return `sm_${sm}${suffix}`;
 }
 
+/** The target of an architecture as users write it: `90` is what a GPU of that architecture would compile for. */
+export function namedTarget(arch: string): Target {
+  const parsed = parseTarget(arch);
+  return formatTarget(parsed.suffix === '' && parsed.sm >= 90 ? { sm: parsed.sm, suffix: 'a' } : parsed);
+}
+
 /** Whether a cubin of this target runs on a GPU of compute capability `sm`. */
 export function runsOn(target: string, sm: number): boolean {
   const { sm: built, suffix } = parseTarget(target);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { AbortedError, InvalidArgumentError } from '../errors.ts';
 import { cudaDeviceCount, defaultDevice, deviceIndex, parseDevice, smArch } from '../runtime/device.ts';
-import { formatTarget, parseTarget, type Target, targetFor } from './arch.ts';
+import { namedTarget, parseTarget, type Target, targetFor } from './arch.ts';
 import { runAsync } from './bothWays.ts';
 import { jitEnvironment } from './environment.ts';
 import { parallelJobs, runParallel } from './jobs.ts';
@@ -111,12 +111,6 @@ function places({ config }: JitEnvironment, { device, arch }: WarmupOptions): Pl
     `warmup: device ${device ?? 'cpu (the default here)'} loads no CUDA kernels; expected a CUDA device; to fill the ` +
       "cache without a GPU pass { arch: '9.0a' } or set FLASHINFER_CUDA_ARCH_LIST",
   );
-}
-
-/** `90` means what a GPU of that architecture would compile for; a suffix is taken as it is. */
-function namedTarget(arch: string): Target {
-  const parsed = parseTarget(arch);
-  return formatTarget(parsed.suffix === '' && parsed.sm >= 90 ? { sm: parsed.sm, suffix: 'a' } : parsed);
 }
 
 function distinct(jit: JitEnvironment, specs: readonly KernelSpec[]): KernelSpec[] {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Kernels of include/flashinfer/norm.cuh: how rows are spread over threads, and the spec of each instantiation.
+import type { AotRequest } from '../jit/aotRequest.ts';
 import type { KernelSpec, ParamField } from '../jit/spec.ts';
 import { type DType, dtypes } from '../tensor/dtype.ts';
 
@@ -118,4 +119,18 @@ export function normSpecs(): KernelSpec[] {
     normSpec({ ...plain('float16'), add: true, outDtype: 'float8_e5m2' }, chooseNormTile(3584, 8, 8192, 132)),
     normSpec({ ...bf16, kind: 'layer', weightDtype: 'float32' }, chooseNormTile(4096, 8, 8192, 132)),
   ];
+}
+
+/** Norms of models alone and fused with the residual, for few rows, as in decode, and for many. */
+export function normModelSpecs({ models, dtypes: modelDtypes }: AotRequest): KernelSpec[] {
+  const lengths = [...new Set(models.flatMap((model) => model.normLengths))];
+  return modelDtypes.flatMap((dtype) =>
+    lengths.flatMap((length) =>
+      [1, 8192].flatMap((rows) => {
+        const tile = chooseNormTile(length, 8, rows, 132);
+        const plain = { kind: 'rms', add: false, dtype, weightDtype: dtype, outDtype: dtype } as const;
+        return [normSpec(plain, tile), normSpec({ ...plain, add: true }, tile)];
+      }),
+    ),
+  );
 }

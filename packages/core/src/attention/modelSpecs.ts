@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+// The attention kernels that models launch, for builds ahead of time.
+import type { AotRequest, ModelDType, ModelShape } from '../jit/aotRequest.ts';
+import type { KernelSpec } from '../jit/spec.ts';
+import { batchDecodeSpec, batchMergeSpec, batchPrefillSpec } from './batchKernel.ts';
+import { chooseDecodeTile, decodeSpec } from './decodeKernel.ts';
+import type { DeviceLimits } from './deviceLimits.ts';
+import { type KernelOptions, optionsName } from './kernelName.ts';
+import { choosePrefillTile, mergeSpec, prefillSpec } from './prefillKernel.ts';
+
+/** Packed rows of a short and of a long prefill: the two sides of every choice of a tile. */
+const packedRows = [1, Number.MAX_SAFE_INTEGER] as const;
+
+/** Paged decode and prefill with 16-bit and fp8 caches; ragged and single attention with 16-bit ones. */
+export function attentionModelSpecs({ models, dtypes, sharedPerBlock }: AotRequest): KernelSpec[] {
+  // Tiles are chosen by the shared memory of a block alone.
+  const limits = { numSms: 1, sharedPerBlock, sharedPerSm: sharedPerBlock };
+  const variants = models.flatMap((model) => dtypes.flatMap((dtype) => modelVariants(model, dtype)));
+  const distinct = [...new Map(variants.map((options) => [optionsName(options), options])).values()];
+  return distinct.flatMap((options) => [
+    ...pagedSpecs(options, limits),
+    ...(options.kvDtype === options.qDtype ? contiguousSpecs(options, limits) : []),
+  ]);
+}
+
+function modelVariants({ attention }: ModelShape, qDtype: ModelDType): KernelOptions[] {
+  if (attention === undefined) return [];
+  const { headDim, windows, softCap } = attention;
+  return windows.flatMap((window) =>
+    [qDtype, 'float8_e4m3fn' as const].map((kvDtype) => ({
+      qDtype,
+      kvDtype,
+      headDim,
+      maskMode: 'none' as const,
+      posEncodingMode: 'NONE' as const,
+      windowLeft: window === 'full' ? -1 : 1,
+      logitsSoftCap: softCap ? 1 : 0,
+    })),
+  );
+}
+
+function prefillTiles(options: KernelOptions, limits: DeviceLimits, paged: boolean) {
+  return packedRows.map((rows) => choosePrefillTile(options, rows, limits, paged));
+}
+
+function pagedSpecs(plain: KernelOptions, limits: DeviceLimits): KernelSpec[] {
+  const causal = { ...plain, maskMode: 'causal' } as const;
+  // Without a mask: the levels of shared prefixes.
+  const masks = plain.windowLeft < 0 && plain.logitsSoftCap === 0 ? [causal, plain] : [causal];
+  return [
+    batchDecodeSpec(plain, chooseDecodeTile(plain, limits), true),
+    ...masks.flatMap((o) => prefillTiles(o, limits, true).map((tile) => batchPrefillSpec(o, tile, true))),
+    batchMergeSpec(plain),
+  ];
+}
+
+function contiguousSpecs(plain: KernelOptions, limits: DeviceLimits): KernelSpec[] {
+  const causal = { ...plain, maskMode: 'causal' } as const;
+  const masks = plain.windowLeft < 0 && plain.logitsSoftCap === 0 ? [causal, plain] : [causal];
+  return [
+    decodeSpec(plain, chooseDecodeTile(plain, limits)),
+    ...masks.flatMap((o) =>
+      prefillTiles(o, limits, false).flatMap((tile) => [prefillSpec(o, tile), batchPrefillSpec(o, tile, false)]),
+    ),
+    mergeSpec(plain),
+  ];
+}

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every operator family's kernels, once: what compile checks, prebuilt packages and warmups enumerate.
+import { activationModelSpecs, activationSpecs } from './activation/activationKernel.ts';
+import { attentionModelSpecs } from './attention/modelSpecs.ts';
+import { attentionSpecs } from './attention/specs.ts';
+import type { AotRequest } from './jit/aotRequest.ts';
+import type { KernelSpec } from './jit/spec.ts';
+import { normModelSpecs, normSpecs } from './norm/normKernel.ts';
+import { packBitsSpecs } from './quantization/packBitsKernel.ts';
+import { elementwiseSpecs } from './tensor/elementwise.ts';
+
+interface KernelFamily {
+  /** Every template, element type and option at least once, not every combination: few, for any architecture. */
+  readonly samples: () => KernelSpec[];
+  /** The kernels that models launch on an architecture, where they are more than the samples. */
+  readonly forModels?: (request: AotRequest) => KernelSpec[];
+}
+
+/** One line a family. */
+export const kernelFamilies: readonly KernelFamily[] = [
+  { samples: attentionSpecs, forModels: attentionModelSpecs },
+  { samples: elementwiseSpecs },
+  { samples: normSpecs, forModels: normModelSpecs },
+  { samples: activationSpecs, forModels: activationModelSpecs },
+  { samples: packBitsSpecs },
+];

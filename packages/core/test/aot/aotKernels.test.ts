@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+import { describe, expect, it } from 'vitest';
+import { allTargets, representativeSpecs } from '../../src/aot.ts';
+import { aotKernels } from '../../src/aotKernels.ts';
+import { modelShapes, sharedPerBlock } from '../../src/jit/aotRequest.ts';
+import { checkSpec } from '../../src/jit/spec.ts';
+import { kernelFamilies } from '../../src/kernelFamilies.ts';
+import { testDevice } from '../device.ts';
+
+describe('aotKernels', () => {
+  it.each(allTargets)('lists valid kernels for %s, each once', (target) => {
+    const specs = aotKernels({ arch: target });
+    for (const spec of specs) checkSpec(spec);
+    expect(new Set(specs.map(({ name }) => name)).size).toBe(specs.length);
+    expect(specs.length).toBeGreaterThan(200);
+    expect(sharedPerBlock(target)).toBeGreaterThan(48 * 1024);
+  });
+
+  it('has a sample of every family, and no two kernels of one name', () => {
+    const byName = new Map<string, string>();
+    for (const { samples } of kernelFamilies) {
+      expect(samples().length).toBeGreaterThan(0);
+      for (const { name, entry, prelude } of samples()) {
+        expect(byName.get(name) ?? entry + prelude).toBe(entry + prelude);
+        byName.set(name, entry + prelude);
+      }
+    }
+    const names = new Set(aotKernels({ arch: '9.0a' }).map(({ name }) => name));
+    for (const { name, minArch, exactArch } of representativeSpecs()) {
+      if (exactArch === undefined && (minArch ?? 75) <= 90) expect(names).toContain(name);
+    }
+  });
+
+  it('leaves out what an architecture cannot run', () => {
+    expect(aotKernels({ arch: '7.5' }).some(({ minArch = 75 }) => minArch > 75)).toBe(false);
+  });
+
+  it('follows families and dtypes', () => {
+    const all = aotKernels({ arch: '90' });
+    const llama = aotKernels({ arch: '90', families: ['llama3'], dtypes: ['bfloat16'] });
+    const samples = representativeSpecs().map(({ name }) => name);
+    const own = llama.map(({ name }) => name).filter((name) => !samples.includes(name));
+    expect(own.length).toBeGreaterThan(10);
+    expect(own.filter((name) => /_f16_|cap|swa/.test(name))).toEqual([]);
+    expect(all.map(({ name }) => name)).toEqual(expect.arrayContaining(own));
+    expect(own).toContain('batch_decode_paged_bf16_hd128_w4_t32_s3');
+    expect(own).toContain('batch_prefill_paged_bf16_hd128_causal_t128x64');
+  });
+
+  it('takes tiles that fit an architecture', () => {
+    const names = aotKernels({ arch: '8.6' }).map(({ name }) => name);
+    expect(names).toContain('batch_decode_paged_bf16_hd128_w4_t16_s2');
+    expect(names).not.toContain('batch_decode_paged_bf16_hd128_w4_t32_s3');
+  });
+
+  it('describes models whose sizes kernels can be chosen for', () => {
+    for (const { attention, normLengths, intermediate } of modelShapes) {
+      expect([...normLengths, intermediate].every((length) => length % 64 === 0)).toBe(true);
+      if (attention) expect(attention.numQoHeads % attention.numKvHeads).toBe(0);
+    }
+  });
+
+  it('refuses what it does not know', () => {
+    expect(() => aotKernels({ arch: '9.0', families: ['gpt2' as 'llama3'] })).toThrow(
+      /families has 'gpt2'; expected some of llama3/,
+    );
+    expect(() => aotKernels({ arch: '9.0', dtypes: ['float32' as 'float16'] })).toThrow(/dtypes has 'float32'/);
+    expect(() => aotKernels({ arch: '6.1' })).toThrow(/'6.1' is not known/);
+  });
+
+  it.runIf(testDevice === 'cpu')('needs an architecture where there is no GPU', () => {
+    expect(() => aotKernels()).toThrow(/pass \{ arch: '9.0a' \}/);
+  });
+});
