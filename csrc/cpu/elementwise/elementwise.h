@@ -27,6 +27,9 @@ void Fill(void* dst, DType dtype, int64_t count, double value);
 void FillInteger(void* dst, DType dtype, int64_t count, int64_t value);
 void Arange(void* dst, DType dtype, int64_t count, double start, double step);
 
+/** 0 where there are none. */
+uint32_t MaxUint32(const uint32_t* values, int64_t count);
+
 /** Floating dtypes only. */
 void RandomUniform(void* dst, DType dtype, int64_t count, uint64_t seed);
 void RandomNormal(void* dst, DType dtype, int64_t count, uint64_t seed);

@@ -90,6 +90,15 @@ void CallArange(CpuState& state, JsValue args) {
   Arange(f.Pointer("dst"), f.DType("dtype"), f.Count("count"), f.Number("start"), f.Number("step"));
 }
 
+uint32_t CallMaxUint32(CpuState& state, JsValue array) {
+  napi_typedarray_type type;
+  size_t length;
+  void* data;
+  Check(napi_get_typedarray_info(state.env, array.value, &type, &length, &data, nullptr, nullptr), "an Int32Array");
+  if (type != napi_int32_array) throw NativeError("INTERNAL", "cpu.maxUint32: expected an Int32Array");
+  return MaxUint32(static_cast<const uint32_t*>(data), static_cast<int64_t>(length));
+}
+
 void CallRandomUniform(CpuState& state, JsValue args) {
   const Fields f(state, args);
   RandomUniform(f.Pointer("dst"), f.DType("dtype"), f.Count("count"), static_cast<uint64_t>(f.BigInt("seed")));
@@ -107,6 +116,7 @@ void RegisterElementwise(FunctionTable& table) {
       .Add<CallStridedCopy>("stridedCopy")
       .Add<CallFill>("fill")
       .Add<CallArange>("arange")
+      .Add<CallMaxUint32>("maxUint32")
       .Add<CallRandomUniform>("randomUniform")
       .Add<CallRandomNormal>("randomNormal");
 }

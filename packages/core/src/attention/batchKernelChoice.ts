@@ -8,24 +8,26 @@ import { blocksPerSm, type DeviceLimits } from './deviceLimits.ts';
 import { choosePrefillTile, prefillSharedBytes } from './prefillKernel.ts';
 import { cachedSpec } from './specCache.ts';
 
-/** Kernels and tiles of a plan. `fixed`: for any lengths within a graph's maxima, not for this plan's. */
+/** Kernels and tiles of a plan. `maxBatchSize`: for any lengths within a graph's maxima, not for this plan's. */
 export function chooseBatchKernels(
   attention: PlannedAttention,
   requests: BatchRequests,
   always: 'decode' | 'auto',
-  fixed: boolean,
+  maxBatchSize: number | undefined,
   limits: DeviceLimits,
 ): PlannedKernels {
   const group = attention.numQoHeads / attention.numKvHeads;
+  const fixed = maxBatchSize !== undefined;
   if (always === 'decode' || (!fixed && longest(requests.qoLen) * group <= decodeRows)) {
-    return decodeKernels(attention, limits);
+    const rowTiles = (maxBatchSize ?? requests.batchSize) * Math.ceil(group / decodeRows);
+    return decodeKernels(attention, rowTiles * attention.numKvHeads, limits);
   }
   // By the average: short requests waste most of a 128-row tile.
   return prefillKernels(attention, fixed ? Number.MAX_SAFE_INTEGER : averageRows(requests, group), limits);
 }
 
-function decodeKernels(attention: PlannedAttention, limits: DeviceLimits): PlannedKernels {
-  const tile = chooseDecodeTile(attention, limits);
+function decodeKernels(attention: PlannedAttention, blocks: number, limits: DeviceLimits): PlannedKernels {
+  const tile = chooseDecodeTile(attention, limits, blocks);
   const sharedBytes = decodeSharedBytes(attention, tile);
   const key = `batch_decode_${attention.pageSize > 0}_${tile.warps}_${tile.kvTile}_${tile.stages}`;
   const shape: BatchShape = {

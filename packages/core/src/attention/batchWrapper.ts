@@ -252,8 +252,8 @@ export abstract class BatchWrapper {
           'use float16',
       );
     }
-    const fixed = this.maxima !== undefined;
-    return chooseBatchKernels(attention, requests, always, fixed, deviceLimits(this.deviceIndex));
+    const maxBatchSize = this.maxima?.batchSize;
+    return chooseBatchKernels(attention, requests, always, maxBatchSize, deviceLimits(this.deviceIndex));
   }
 }
 

@@ -17,9 +17,12 @@ export interface DecodeTile {
   readonly stages: number;
 }
 
+/** Two blocks a multiprocessor at headDim 128: one streams while the other starts or ends. */
+const smallTile: DecodeTile = { warps: 4, kvTile: 16, stages: 3 };
+
 /**
- * In order of preference; the first that fits is taken. On H200 (d128, bf16, 65536 keys, 32/8 heads): 4×32×2 3520 GB/s,
- * 4×32×3 3493, 8×16×3 3474, 4×16×4 3468, and two or three smaller blocks a multiprocessor 3341 and 3289.
+ * For few blocks, in order of preference; the first that fits is taken. On H200 (d128, bf16, 65536 keys, 32/8 heads):
+ * 4×32×2 3520 GB/s, 4×32×3 3493, 8×16×3 3474, 4×16×4 3468, and two or three smaller blocks a multiprocessor 3341 and 3289.
  */
 const tiles: readonly DecodeTile[] = [
   { warps: 4, kvTile: 32, stages: 3 },
@@ -41,7 +44,14 @@ export function decodeSharedBytes(o: KernelOptions, tile: DecodeTile): number {
   return Math.max(main, tile.warps * decodeRows * (o.headDim + 2) * 4);
 }
 
-export function chooseDecodeTile(o: KernelOptions, limits: DeviceLimits): DecodeTile {
+/**
+ * The tile for so many blocks without splits. More than the multiprocessors come in waves, where small tiles hide the
+ * start of one block behind another: on H200, batches of 32/8 heads, d128, bf16, page 16, single launches, µs for 4×16×3
+ * and 4×32×3: 64 × 1024 keys 81.8 and 85.4, 256 × 1024 263.9 and 271.9, 64 × 4096 262.4 and 263.6; but 16 × 1024 (128
+ * blocks) 32.8 and 30.3.
+ */
+export function chooseDecodeTile(o: KernelOptions, limits: DeviceLimits, blocks = 1): DecodeTile {
+  if (blocks > limits.numSms && blocksPerSm(limits, decodeSharedBytes(o, smallTile)) > 1) return smallTile;
   // 64 bytes: the block's static shared memory (a flag) counts against the same limit.
   const fits = tiles.find((tile) => decodeSharedBytes(o, tile) + 64 <= limits.sharedPerBlock);
   return fits ?? tiles[tiles.length - 1]!;

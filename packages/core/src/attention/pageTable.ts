@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reading and checking the page table of a plan.
 import { InvalidArgumentError } from '../errors.ts';
+import { native } from '../native/load.ts';
 import type { PageTable } from './batchOptions.ts';
 import { hostIndices, hostIndptr, positiveInteger } from './hostArray.ts';
 
@@ -42,23 +43,18 @@ export function readPageTable(functionName: string, table: PageTable): ReadPageT
     }
     kvLen[r] = (numPages - 1) * pageSize + last;
   }
-  const numPages = countPages(functionName, indices, used);
   const pages = indices.length === used ? indices : indices.subarray(0, used);
+  const numPages = countPages(functionName, pages);
   return { batchSize, pageSize, pages, indptr, kvLen, numPages };
 }
 
-/** One more than the largest id. A plan's longest loop: as unsigned, a negative id is the largest. */
-function countPages(functionName: string, indices: Int32Array, used: number): number {
-  let largest = 0;
-  for (let i = 0; i < used; ++i) {
-    const page = indices[i]! >>> 0;
-    if (page > largest) largest = page;
-  }
-  if (largest >= 2 ** 31) {
-    const wrong = indices.findIndex((page) => page < 0);
-    throw invalid(functionName, `pagedKvIndices holds ${indices[wrong]} at ${wrong}`, 'page ids from 0 up');
-  }
-  return used === 0 ? 0 : largest + 1;
+/** One more than the largest id. */
+function countPages(functionName: string, pages: Int32Array): number {
+  if (pages.length === 0) return 0;
+  const largest = native().cpu.maxUint32(pages);
+  if (largest < 2 ** 31) return largest + 1;
+  const wrong = pages.findIndex((page) => page < 0);
+  throw invalid(functionName, `pagedKvIndices holds ${pages[wrong]} at ${wrong}`, 'page ids from 0 up');
 }
 
 function invalid(functionName: string, given: string, expected: string): InvalidArgumentError {

@@ -104,6 +104,16 @@ describe('planDecode', () => {
   });
 });
 
+describe('chooseDecodeTile', () => {
+  it('takes two blocks a multiprocessor for batches of several waves, where they fit', () => {
+    const shared = (limits: DeviceLimits, blocks: number): number =>
+      decodeSharedBytes(plain, chooseDecodeTile(plain, limits, blocks));
+    expect(2 * shared(h200, 133)).toBeLessThan(h200.sharedPerSm);
+    expect(2 * shared(h200, 132)).toBeGreaterThan(h200.sharedPerSm);
+    expect(chooseDecodeTile(plain, ada, 10_000)).toEqual(chooseDecodeTile(plain, ada));
+  });
+});
+
 describe('planPrefill', () => {
   it('does not split where the query tiles fill the GPU', () => {
     const plan = planPrefill(request({ qoLen: 8192, kvLen: 8192, numQoHeads: 32, numKvHeads: 32 }), h200);

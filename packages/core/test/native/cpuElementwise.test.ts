@@ -132,6 +132,21 @@ describe('cpu.randomUniform and cpu.randomNormal', () => {
   });
 });
 
+describe.each(isas)('cpu.maxUint32 with %s', (isa) => {
+  it('finds the largest value wherever it is, negative ones counting as larger', () => {
+    cpu.setIsa(isa);
+    for (let round = 0; round < 100; round++) {
+      const values = Int32Array.from({ length: randomInt(1, 300) }, () => randomInt(0, 2 ** 31));
+      expect(cpu.maxUint32(values)).toBe(Math.max(...values));
+      values[randomInt(0, values.length)] = -1;
+      expect(cpu.maxUint32(values)).toBe(2 ** 32 - 1);
+    }
+    expect(cpu.maxUint32(new Int32Array(0))).toBe(0);
+    expect(cpu.maxUint32(Int32Array.of(9, 1, 2).subarray(1))).toBe(2);
+    expect(() => cpu.maxUint32(new Uint8Array(4) as never)).toThrow('expected an Int32Array');
+  });
+});
+
 describe('cpu.stridedCopy', () => {
   it('refuses ranks and element sizes it has no loop for', () => {
     const shape = Array<number>(9).fill(1);
