@@ -27,6 +27,20 @@ struct RequestRecord {
 };
 static_assert(sizeof(WorkItem) == 16 && sizeof(RequestRecord) == 48, "the plan writes these as int32 words");
 
+/** The item of this block, or request -1. */
+template <class Params>
+__device__ __forceinline__ WorkItem work_item(const Params& batch, int index) {
+  const int4 words = __ldg(static_cast<const int4*>(batch.work) + index);
+  return {words.x, words.y, words.z, words.w};
+}
+
+template <class Params>
+__device__ __forceinline__ RequestRecord request_record(const Params& batch, int request) {
+  const int4* words = static_cast<const int4*>(batch.requests) + request * 3;
+  const int4 a = __ldg(words), b = __ldg(words + 1), c = __ldg(words + 2);
+  return {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, c.x, static_cast<unsigned>(c.y), static_cast<unsigned>(c.z), c.w};
+}
+
 /** One request's parameters under the names the single-request templates read. */
 struct RequestParams {
   const void *q, *k, *v;
@@ -40,10 +54,30 @@ struct RequestParams {
   float sm_scale, logits_soft_cap, rcp_logits_soft_cap, rope_rcp_scale, rope_log2_theta, v_scale, lse_factor;
 };
 
+/** What custom variants read besides: the request's number, and the batch's params, which have the variant's fields. */
+template <class Batch>
+struct BatchRequest : RequestParams {
+  const Batch* batch;
+  int batch_idx;
+};
+
+template <class Batch>
+__device__ __forceinline__ VariantRequest variant_request(const BatchRequest<Batch>& r) {
+  return {r.batch_idx, r.qo_len, r.kv_len, r.num_qo_heads, r.num_qo_heads / r.group_size, r.sm_scale};
+}
+
+template <class Batch>
+__device__ __forceinline__ const Batch& variant_fields(const BatchRequest<Batch>& r) {
+  return *r.batch;
+}
+
 template <class C, bool PAGED, class Params>
-__device__ __forceinline__ RequestParams request_params(const Params& batch, const RequestRecord& r) {
+__device__ __forceinline__ BatchRequest<Params> request_params(const Params& batch, int request) {
+  const RequestRecord r = request_record(batch, request);
   constexpr int64_t kOutBytes = sizeof(typename C::T), kKvBytes = sizeof(typename C::KvT);
-  RequestParams p;
+  BatchRequest<Params> p;
+  p.batch = &batch;
+  p.batch_idx = request;
   p.q = static_cast<const char*>(batch.q) + r.qo_begin * batch.q_stride_n * kOutBytes;
   p.o = static_cast<char*>(batch.o) + r.qo_begin * batch.o_stride_n * kOutBytes;
   p.lse = batch.lse == nullptr ? nullptr
@@ -88,20 +122,6 @@ __device__ __forceinline__ RequestParams request_params(const Params& batch, con
   return p;
 }
 
-/** The item of this block, or request -1. */
-template <class Params>
-__device__ __forceinline__ WorkItem work_item(const Params& batch, int index) {
-  const int4 words = __ldg(static_cast<const int4*>(batch.work) + index);
-  return {words.x, words.y, words.z, words.w};
-}
-
-template <class Params>
-__device__ __forceinline__ RequestRecord request_record(const Params& batch, int request) {
-  const int4* words = static_cast<const int4*>(batch.requests) + request * 3;
-  const int4 a = __ldg(words), b = __ldg(words + 1), c = __ldg(words + 2);
-  return {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, c.x, static_cast<unsigned>(c.y), static_cast<unsigned>(c.z), c.w};
-}
-
 /** Grid: (KV heads, items): the heads of an item run together, so that they finish together. */
 template <class C, bool PAGED, class Params>
 __device__ __forceinline__ void batch_decode(const Params& batch) {
@@ -109,7 +129,7 @@ __device__ __forceinline__ void batch_decode(const Params& batch) {
   require_shared_bytes(C::kSharedBytes);
   const WorkItem item = work_item(batch, blockIdx.y);
   if (item.request < 0) return;
-  const RequestParams params = request_params<C, PAGED>(batch, request_record(batch, item.request));
+  const BatchRequest<Params> params = request_params<C, PAGED>(batch, item.request);
   decode_rows<C>(params, smem, item.split, blockIdx.x, item.tile);
 }
 
@@ -120,7 +140,7 @@ __device__ __forceinline__ void batch_prefill(const Params& batch) {
   require_shared_bytes(C::kSharedBytes);
   const WorkItem item = work_item(batch, blockIdx.y);
   if (item.request < 0) return;
-  const RequestParams params = request_params<C, PAGED>(batch, request_record(batch, item.request));
+  const BatchRequest<Params> params = request_params<C, PAGED>(batch, item.request);
   prefill_tile<C>(params, smem, item.split, blockIdx.x, item.tile);
 }
 
@@ -132,7 +152,7 @@ template <class C, class Params>
 __device__ __forceinline__ void batch_merge_splits(const Params& batch) {
   const WorkItem item = work_item(batch, batch.first_merge_item + blockIdx.x);
   if (item.request < 0) return;
-  const RequestParams params = request_params<C, false>(batch, request_record(batch, item.request));
+  const BatchRequest<Params> params = request_params<C, false>(batch, item.request);
   merge_splits_at<C>(params, static_cast<int64_t>(item.tile) * C::kThreads + threadIdx.x);
 }
 

@@ -51,14 +51,14 @@ struct DecodeWarp {
   char* q_memory;  // the block's query tile
   const RopeFrequency* frequencies;
   uint32_t ring, q_tile;
-  const int lane, kv_head;
+  const int lane, kv_head, first_packed;
   const char *k_base, *v_base;
   int key_limit;
   PagedRow next_row;
   Attention state;
   PackedRow rows[2];
 
-  __device__ __forceinline__ DecodeWarp(const Params& p, char* smem, int warp, int lane_, int first_packed, int head)
+  __device__ __forceinline__ DecodeWarp(const Params& p, char* smem, int warp, int lane_, int first_row, int head)
       : params(p),
         memory(smem + C::kQBytes + warp * C::kWarpBytes),
         q_memory(smem),
@@ -66,7 +66,8 @@ struct DecodeWarp {
         ring(shared_address(memory)),
         q_tile(shared_address(smem)),
         lane(lane_),
-        kv_head(head) {
+        kv_head(head),
+        first_packed(first_row) {
     k_base = static_cast<const char*>(p.k) + head * p.k_stride_h * static_cast<int64_t>(sizeof(KvT));
     v_base = static_cast<const char*>(p.v) + head * p.v_stride_h * static_cast<int64_t>(sizeof(KvT));
     rows[0] = PackedRow::at(p, first_packed + (lane >> 2), head);
@@ -133,12 +134,8 @@ struct DecodeWarp {
         const int kv_idx = tile * C::KV_TILE + n * 8 + (lane & 3) * 2 + (e & 1);
         const PackedRow& row = rows[e >> 1];
         float& logit = s[0][n][e];
-        if constexpr (C::Variant::kTransformsLogits) {
-          logit = C::Variant::transform(params, logit, LogitPosition{row.qo_idx, kv_idx, row.qo_head, kv_head});
-        }
-        if (masks && !(kv_idx < key_limit && C::Visible::visible(params, row.qo_idx, kv_idx))) {
-          logit = negative_infinity();
-        }
+        const LogitPosition at{row.qo_idx, kv_idx, row.qo_head, kv_head};
+        logit = finish_logit<typename C::Variant, typename C::Visible>(params, logit, at, key_limit, masks);
       }
     }
   }
@@ -146,6 +143,8 @@ struct DecodeWarp {
   /** Walks tiles first, first + WARPS, ... below end; `load_stage` ran for the first STAGES - 1 of them. */
   __device__ __forceinline__ void attend(int first, int end, int first_row, int last_row, float scale) {
     int stage = 0;
+    // Rows past the last one are no business of a custom variant.
+    const bool guards = C::Variant::kGuardsLogits && first_packed + C::kRows > params.qo_len * params.group_size;
     for (int tile = first; tile < end; tile += C::kWarps) {
       cp_async_wait<C::STAGES - 2>();
       __syncwarp();
@@ -156,12 +155,12 @@ struct DecodeWarp {
       typename Attention::Scores s;
       state.scores(s, q_tile + Attention::q_lane(0, lane), ring + k_offset + Attention::k_lane(lane));
       const int end_key = (tile + 1) * C::KV_TILE;
-      const bool masks =
-          end_key > key_limit || !C::Visible::all_visible(params, first_row, last_row, tile * C::KV_TILE, end_key);
+      const bool masks = guards || end_key > key_limit ||
+                         !C::Visible::all_visible(params, first_row, last_row, tile * C::KV_TILE, end_key);
       if (masks) transform_and_mask(s, tile, true);
       else if constexpr (C::Variant::kTransformsLogits) transform_and_mask(s, tile, false);
-      state.hold_maximum(s, scale);
-      state.accumulate(s, scale, ring + v_offset + Attention::v_lane(lane));
+      if constexpr (C::Variant::kUsesSoftmax) state.hold_maximum(s, scale);
+      state.template accumulate<C::Variant::kUsesSoftmax>(s, scale, ring + v_offset + Attention::v_lane(lane));
       stage = stage + 1 == C::STAGES ? 0 : stage + 1;
     }
     cp_async_wait<0>();
@@ -190,6 +189,12 @@ struct DecodeWarp {
 template <class C>
 __device__ __forceinline__ float merge_warps(const float* outputs, const float* maxima, const float* sums, int row,
                                              int column, float (&out)[4]) {
+  if constexpr (!C::Variant::kUsesSoftmax) {
+    return sum_states4(
+        C::kWarps,
+        [&](int w) { return *reinterpret_cast<const float4*>(outputs + (w * C::kRows + row) * C::D_VO + column); },
+        out);
+  }
   float top = negative_infinity();
 #pragma unroll
   for (int w = 0; w < C::kWarps; ++w) top = max_nan(top, maxima[w * C::kRows + row]);
@@ -267,6 +272,11 @@ __device__ __forceinline__ void decode_rows(const Params& params, char* smem, in
     });
     __syncthreads();
   }
+  if constexpr (C::Variant::kTransformsQuery) {
+    transform_query_tile<typename C::Variant, T, C::D_QK, C::kRows, C::kThreads>(params, smem, first_packed, kv_head,
+                                                                                 thread);
+    __syncthreads();
+  }
   const float scale = C::Variant::kTransformsLogits ? kLog2e : params.sm_scale * kLog2e;
   worker.attend(first_tile, end_tile, first_row, last_row, scale);
 
@@ -289,7 +299,7 @@ __device__ __forceinline__ void decode_rows(const Params& params, char* smem, in
     const float lse = merge_warps<C>(outputs, maxima, sums, row, column, out);
     if (params.num_splits == 1) {
       const PackedRow at = PackedRow::at(params, first_packed + row, kv_head);
-      store_output4<T>(params, at, column, out);
+      store_output4<T, typename C::Variant>(params, at, column, lse, out);
       if (column == 0) store_lse(params, at, lse);
     } else {
       *reinterpret_cast<float4*>(partial_o + (state_row + row) * C::D_VO + column) =
@@ -305,7 +315,7 @@ __device__ __forceinline__ void decode_rows(const Params& params, char* smem, in
     const int row = index / kColumns, column = index % kColumns * 4;
     float out[4];
     // __ldcg: the states were written by other blocks, so the first-level cache must not answer.
-    const float lse = merge_states4(
+    const float lse = merge_states4<C::Variant::kUsesSoftmax>(
         params.num_splits, [&](int i) { return __ldcg(partial_lse + first_state + i * C::kRows + row); },
         [&](int i) {
           return __ldcg(
@@ -313,7 +323,7 @@ __device__ __forceinline__ void decode_rows(const Params& params, char* smem, in
         },
         out);
     const PackedRow at = PackedRow::at(params, first_packed + row, kv_head);
-    store_output4<T>(params, at, column, out);
+    store_output4<T, typename C::Variant>(params, at, column, lse, out);
     if (column == 0) store_lse(params, at, lse);
   }
 }

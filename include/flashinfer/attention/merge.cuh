@@ -4,15 +4,32 @@
 #pragma once
 #include <flashinfer/attention/output.cuh>
 #include <flashinfer/attention/states.cuh>
+#include <flashinfer/attention/variant.cuh>
 
 namespace flashinfer {
+
+/** Adds up four output elements where the weights are no softmax's; the lse that there is not is 0. */
+template <class Value>
+__device__ __forceinline__ float sum_states4(int num_splits, Value value, float (&out)[4]) {
+  out[0] = out[1] = out[2] = out[3] = 0.0f;
+#pragma unroll 4
+  for (int i = 0; i < num_splits; ++i) {
+    const float4 v = value(i);
+    out[0] += v.x;
+    out[1] += v.y;
+    out[2] += v.z;
+    out[3] += v.w;
+  }
+  return 0.0f;
+}
 
 /**
  * Merges the states of one row, four output elements at a time. `lse(i)` is split i's base-2 log-sum-exp and
  * `value(i)` its four normalised outputs; both are only read for i < num_splits. Returns the merged lse.
  */
-template <class Lse, class Value>
+template <bool SOFTMAX, class Lse, class Value>
 __device__ __forceinline__ float merge_states4(int num_splits, Lse lse, Value value, float (&out)[4]) {
+  if constexpr (!SOFTMAX) return sum_states4(num_splits, value, out);
   return merge_states<4>(
       num_splits, lse,
       [&](int i, float (&v)[4]) {
@@ -22,17 +39,28 @@ __device__ __forceinline__ float merge_states4(int num_splits, Lse lse, Value va
       out);
 }
 
-/** Writes four output elements of a row, scaled by `v_scale`. */
-template <class T, class Params>
-__device__ __forceinline__ void store_output4(const Params& params, const PackedRow& at, int column,
+/** Writes four output elements of a row, scaled by `v_scale` and transformed. */
+template <class T, class Variant, class Params>
+__device__ __forceinline__ void store_output4(const Params& params, const PackedRow& at, int column, float lse,
                                               const float (&out)[4]) {
   T* dst = static_cast<T*>(params.o) + output_offset(params, at) + column;
+  if constexpr (Variant::kTransformsOutput) {
+    float final[4];
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      const ElementPosition place{at.qo_idx, at.qo_head, at.qo_head / params.group_size, column + e};
+      final[e] = Variant::transform_output(params, out[e] * params.v_scale, place, lse);
+    }
+    *reinterpret_cast<uint2*>(dst) = make_uint2(pack2<T>(final[0], final[1]), pack2<T>(final[2], final[3]));
+    return;
+  }
   *reinterpret_cast<uint2*>(dst) = make_uint2(pack2<T>(out[0] * params.v_scale, out[1] * params.v_scale),
                                               pack2<T>(out[2] * params.v_scale, out[3] * params.v_scale));
 }
 
-template <class T_, int D_VO_>
+template <class T_, int D_VO_, class Variant_ = DefaultVariant<false, false>>
 struct MergeConfig {
+  using Variant = Variant_;
   using T = T_;
   using KvT = T_;
   static constexpr int D_VO = D_VO_, kThreads = 128;
@@ -49,11 +77,11 @@ __device__ __forceinline__ void merge_splits_at(const Params& params, int64_t in
   const float* lse = static_cast<const float*>(params.partial_lse) + row;
   const float* values = static_cast<const float*>(params.partial_o) + row * C::D_VO + column;
   float out[4];
-  const float merged = merge_states4(
+  const float merged = merge_states4<C::Variant::kUsesSoftmax>(
       params.num_splits, [&](int i) { return lse[i * num_rows]; },
       [&](int i) { return *reinterpret_cast<const float4*>(values + i * num_rows * C::D_VO); }, out);
   const PackedRow at{static_cast<int>(row / params.num_qo_heads), static_cast<int>(row % params.num_qo_heads)};
-  store_output4<typename C::T>(params, at, column, out);
+  store_output4<typename C::T, typename C::Variant>(params, at, column, merged, out);
   if (column == 0) store_lse(params, at, merged);
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Packed query rows, and where a row's result goes: the output tensor, or the partial state of one KV split.
 #pragma once
+#include <flashinfer/attention/variant_hooks.cuh>
 #include <flashinfer/convert.cuh>
 #include <flashinfer/smem_tile.cuh>
 
@@ -33,6 +34,31 @@ __device__ __forceinline__ void load_query_async(const Params& params, uint32_t 
     const PackedRow at = PackedRow::at(params, valid ? first_packed + row : 0, kv_head);
     const T* src = static_cast<const T*>(params.q) + at.qo_idx * params.q_stride_n + at.qo_head * params.q_stride_h;
     cp_async_16(tile + SmemTile<D>::offset(row, chunk), src + chunk * 8, valid);
+  }
+}
+
+/** Applies a variant's query hook to ROWS packed rows in shared memory; rows past the end stay zeros. */
+template <class Variant, class T, int D, int ROWS, int THREADS, class Params>
+__device__ __forceinline__ void transform_query_tile(const Params& params, char* tile, int first_packed, int kv_head,
+                                                     int thread) {
+  constexpr int kChunks = SmemTile<D>::kChunks;
+  const int total = params.qo_len * params.group_size;
+  for (int index = thread; index < ROWS * kChunks; index += THREADS) {
+    const int row = index / kChunks, chunk = index % kChunks;
+    if (first_packed + row >= total) continue;
+    const PackedRow at = PackedRow::at(params, first_packed + row, kv_head);
+    uint4* place = reinterpret_cast<uint4*>(tile + SmemTile<D>::offset(row, chunk));
+    uint32_t words[4] = {place->x, place->y, place->z, place->w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int dim = chunk * 8 + 2 * i;
+      float low, high;
+      unpack2<T>(words[i], low, high);
+      low = Variant::transform_query(params, low, ElementPosition{at.qo_idx, at.qo_head, kv_head, dim});
+      high = Variant::transform_query(params, high, ElementPosition{at.qo_idx, at.qo_head, kv_head, dim + 1});
+      words[i] = pack2<T>(low, high);
+    }
+    *place = make_uint4(words[0], words[1], words[2], words[3]);
   }
 }
 

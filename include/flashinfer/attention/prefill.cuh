@@ -28,6 +28,7 @@ struct PrefillConfig {
   static constexpr int kWarpRows = M_TILES * 16, kRows = kWarps * kWarpRows;
   static constexpr bool kConverts = sizeof(KvT) == 1;
   static constexpr bool kRope = POS_ == PosEncodingMode::kRopeLlama;
+  static constexpr bool kPreparesQ = kRope || Variant::kTransformsQuery;
   /** How a tile of K or V arrives. */
   template <int D>
   using Landing = typename Choose<kConverts, LinearTile<D>, SmemTile<D>>::type;
@@ -117,7 +118,7 @@ struct PrefillBlock {
     return reinterpret_cast<const RopeFrequency*>(smem + C::kFrequencies);
   }
 
-  /** Q has landed: rotate it. Row positions follow the causal alignment, kv_len - qo_len + qo_idx. */
+  /** Q has landed: rotate and transform it. Row positions follow the causal alignment, kv_len - qo_len + qo_idx. */
   __device__ __forceinline__ void prepare_q() {
     if constexpr (C::kRope) {
       fill_rope_frequencies<C::D_QK, C::kThreads>(reinterpret_cast<RopeFrequency*>(smem + C::kFrequencies),
@@ -126,6 +127,10 @@ struct PrefillBlock {
       rope_tile<T, C::D_QK, C::kRows, C::kThreads>(smem, frequencies(), thread, [&](int row) {
         return params.kv_len - params.qo_len + PackedRow::at(params, first_packed + row, kv_head).qo_idx;
       });
+      __syncthreads();
+    }
+    if constexpr (Variant::kTransformsQuery) {
+      transform_query_tile<Variant, T, C::D_QK, C::kRows, C::kThreads>(params, smem, first_packed, kv_head, thread);
       __syncthreads();
     }
   }
@@ -160,12 +165,8 @@ struct PrefillBlock {
         for (int i = 0; i < C::KV_TILE / 4; ++i) {
           const int kv_idx = tile * C::KV_TILE + (i >> 1) * 8 + (lane & 3) * 2 + (i & 1);
           float& logit = s[mi][i >> 1][2 * r + (i & 1)];
-          if constexpr (Variant::kTransformsLogits) {
-            logit = Variant::transform(params, logit, LogitPosition{row.qo_idx, kv_idx, row.qo_head, kv_head});
-          }
-          if (masks && !(kv_idx < key_limit && Visible::visible(params, row.qo_idx, kv_idx))) {
-            logit = negative_infinity();
-          }
+          const LogitPosition at{row.qo_idx, kv_idx, row.qo_head, kv_head};
+          logit = finish_logit<Variant, Visible>(params, logit, at, key_limit, masks);
         }
       }
     }
@@ -181,7 +182,9 @@ struct PrefillBlock {
       __syncthreads();
     }
     load_k(end - 1);
-    if constexpr (C::kRope) {
+    // Rows past the last one are no business of a custom variant.
+    const bool guards = Variant::kGuardsLogits && first_packed + C::kRows > params.qo_len * params.group_size;
+    if constexpr (C::kPreparesQ) {
       cp_async_wait<0>();
       __syncthreads();
       prepare_q();
@@ -201,12 +204,12 @@ struct PrefillBlock {
       prepare_v();
       if (tile > first) load_k(tile - 1);
       const int end_key = (tile + 1) * C::KV_TILE;
-      const bool masks =
-          end_key > key_limit || !Visible::all_visible(params, first_row, last_row, tile * C::KV_TILE, end_key);
+      const bool masks = guards || end_key > key_limit ||
+                         !Visible::all_visible(params, first_row, last_row, tile * C::KV_TILE, end_key);
       if (masks) transform_and_mask(s, tile, true);
       else if constexpr (Variant::kTransformsLogits) transform_and_mask(s, tile, false);
-      state.hold_maximum(s, scale);
-      state.accumulate(s, scale, v);
+      if constexpr (Variant::kUsesSoftmax) state.hold_maximum(s, scale);
+      state.template accumulate<Variant::kUsesSoftmax>(s, scale, v);
     }
   }
 
@@ -223,19 +226,24 @@ struct PrefillBlock {
         if (params.num_splits > 1) {
           store_partial(split, at, mi, r, lse);
         } else {
-          store_row(at, mi, r);
+          store_row(at, mi, r, lse);
           if ((lane & 3) == 0) store_lse(params, at, lse);
         }
       }
     }
   }
 
-  __device__ __forceinline__ void store_row(const PackedRow& at, int mi, int r) {
-    const float factor = normalizer(state.l[mi][r]) * params.v_scale;
+  __device__ __forceinline__ void store_row(const PackedRow& at, int mi, int r, float lse) {
+    const float factor = normalizer<Variant>(state.l[mi][r]) * params.v_scale;
     T* out = static_cast<T*>(params.o) + output_offset(params, at) + (lane & 3) * 2;
 #pragma unroll
     for (int n = 0; n < C::D_VO / 8; ++n) {
-      const float low = state.o[mi][n][2 * r] * factor, high = state.o[mi][n][2 * r + 1] * factor;
+      float low = state.o[mi][n][2 * r] * factor, high = state.o[mi][n][2 * r + 1] * factor;
+      if constexpr (Variant::kTransformsOutput) {
+        const int dim = n * 8 + (lane & 3) * 2;
+        low = Variant::transform_output(params, low, ElementPosition{at.qo_idx, at.qo_head, kv_head, dim}, lse);
+        high = Variant::transform_output(params, high, ElementPosition{at.qo_idx, at.qo_head, kv_head, dim + 1}, lse);
+      }
       *reinterpret_cast<uint32_t*>(out + n * 8) = pack2<T>(low, high);
     }
   }
@@ -243,7 +251,7 @@ struct PrefillBlock {
   /** partial_o `[num_splits, qo_len, num_qo_heads, D_VO]`, partial_lse `[num_splits, qo_len, num_qo_heads]`. */
   __device__ __forceinline__ void store_partial(int split, const PackedRow& at, int mi, int r, float lse) {
     const int64_t row = (static_cast<int64_t>(split) * params.qo_len + at.qo_idx) * params.num_qo_heads + at.qo_head;
-    const float factor = normalizer(state.l[mi][r]);
+    const float factor = normalizer<Variant>(state.l[mi][r]);
     float* out = static_cast<float*>(params.partial_o) + row * C::D_VO + (lane & 3) * 2;
 #pragma unroll
     for (int n = 0; n < C::D_VO / 8; ++n) {

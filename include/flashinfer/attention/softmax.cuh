@@ -118,7 +118,9 @@ struct WarpAttention {
   /**
    * o += P V with P = exp2((s - m) * scale) rounded to T, l += its sums; `v` is a tile address plus v_lane. Weights
    * are made one depth step ahead of their use, so the special function units run under the tensor cores.
+   * Without SOFTMAX P = s, and m and l stay as they are.
    */
+  template <bool SOFTMAX>
   __device__ __forceinline__ void accumulate(const Scores& s, float scale, uint32_t v) {
     float held[M_TILES][2];
 #pragma unroll
@@ -135,9 +137,10 @@ struct WarpAttention {
           float w[4];
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
-            w[i] = exp2_approx(fmaf(s[mi][2 * kk + (i >> 1)][2 * r + (i & 1)], scale, -held[mi][r]));
+            const float logit = s[mi][2 * kk + (i >> 1)][2 * r + (i & 1)];
+            w[i] = SOFTMAX ? exp2_approx(fmaf(logit, scale, -held[mi][r])) : logit;
           }
-          l[mi][r] += (w[0] + w[1]) + (w[2] + w[3]);
+          if constexpr (SOFTMAX) l[mi][r] += (w[0] + w[1]) + (w[2] + w[3]);
           p[mi][r] = pack2<T>(w[0], w[1]);
           p[mi][r + 2] = pack2<T>(w[2], w[3]);
         }
@@ -168,8 +171,12 @@ struct WarpAttention {
   }
 };
 
-/** Weight of the normaliser: 1 / l, and 0 for a row that saw no key. NaN stays NaN. */
-__device__ __forceinline__ float normalizer(float l) { return l == 0.0f ? 0.0f : 1.0f / l; }
+/** Weight of the normaliser: 1 / l, and 0 for a row that saw no key. NaN stays NaN. Without softmax there is none. */
+template <class Variant>
+__device__ __forceinline__ float normalizer(float l) {
+  if constexpr (!Variant::kUsesSoftmax) return 1.0f;
+  return l == 0.0f ? 0.0f : 1.0f / l;
+}
 
 /** Base-2 log-sum-exp of a row; -inf for a row that saw no key. */
 __device__ __forceinline__ float row_lse(float m, float l, float scale) {

@@ -30,6 +30,14 @@ export type {
   SinglePrefillOptions,
 } from './attention/options.ts';
 export { singleDecodeWithKVCache, singlePrefillWithKVCache } from './attention/singleAttention.ts';
+export {
+  type AttentionVariant,
+  type AttentionVariantDefinition,
+  defineAttentionVariant,
+  type VariantParamType,
+  type VariantScalarType,
+} from './attention/variant.ts';
+export type { VariantParams } from './attention/variantArgs.ts';
 export * from './errors.ts';
 export type { ModelDType, ModelFamily } from './jit/aotRequest.ts';
 export type { KernelSpec, ParamField, ParamType } from './jit/spec.ts';

@@ -6,6 +6,7 @@ import type { Tensor } from '../tensor/tensor.ts';
 import type { BatchRequests, BatchShape } from './batchPlan.ts';
 import type { AttentionNumbers } from './options.ts';
 import type { KvView } from './pagedKvCache.ts';
+import type { VariantArgs } from './variantArgs.ts';
 
 /** The attention of a plan, checked. */
 export interface PlannedAttention extends AttentionNumbers {
@@ -66,4 +67,5 @@ export interface BatchCall {
   readonly kv: ReadKv;
   readonly out: Tensor;
   readonly lse: Tensor | undefined;
+  readonly variantArgs: VariantArgs;
 }

@@ -6,11 +6,13 @@ import { dtypes } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { alibiSlopes } from './alibi.ts';
 import type { BatchCall } from './batchCall.ts';
+import { variantOnCpu } from './cpuAttention.ts';
 import { maskModes, posEncodingCodes } from './request.ts';
 
 /** One call of the cpu operator a request; keys and values are read from their pages in place. */
 export function runBatchOnCpu({ planned, numbers, q, kv, out, lse }: BatchCall, buffer: Tensor): void {
   const { attention, requests, layout } = planned;
+  if (attention.variant !== undefined) throw variantOnCpu(attention.variant.name);
   const { cpu } = native();
   const paged = attention.pageSize > 0;
   const kvBytes = dtypes[attention.kvDtype].bytes;

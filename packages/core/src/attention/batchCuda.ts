@@ -12,7 +12,8 @@ import { pageSizeMultiplier } from './batchKernel.ts';
 import type { KvView } from './pagedKvCache.ts';
 
 /** Launches the planned kernels. */
-export function runBatchOnCuda(caller: string, { planned, numbers, q, kv, out, lse }: BatchCall, buffer: Tensor): void {
+export function runBatchOnCuda(caller: string, call: BatchCall, buffer: Tensor): void {
+  const { planned, numbers, q, kv, out, lse, variantArgs } = call;
   const { device, deviceIndex } = buffer;
   const { attention, layout, kernels } = planned;
   checkRows(caller, attention, q, out, kv);
@@ -20,7 +21,7 @@ export function runBatchOnCuda(caller: string, { planned, numbers, q, kv, out, l
   const base = buffer.ptr;
   const partialO =
     layout.partialRows === 0 ? 0 : workspace(deviceIndex, layout.partialRows * (attention.headDim + 1) * 4);
-  const args = {
+  const args: Record<string, number | bigint> = {
     q: q.ptr,
     k: kv.k.ptr,
     v: kv.v.ptr,
@@ -58,6 +59,7 @@ export function runBatchOnCuda(caller: string, { planned, numbers, q, kv, out, l
     v_scale: numbers.vScale,
     lse_factor: numbers.lseFactor,
   };
+  for (const name in variantArgs) args[name] = variantArgs[name]!;
   const kernel = getKernel(kernels!.spec, deviceIndex);
   kernel.launch([attention.numKvHeads, planned.numItems, 1], args, { stream, sharedBytes: kernels!.sharedBytes });
   if (planned.numMergeItems === 0) return;

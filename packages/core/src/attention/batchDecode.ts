@@ -23,6 +23,7 @@ const planNames: ReadonlySet<string> = new Set<keyof BatchDecodePlanOptions>([
   'ropeTheta',
   'qDtype',
   'kvDtype',
+  'variant',
   'fixedSplitSize',
   'disableSplitKv',
 ]);

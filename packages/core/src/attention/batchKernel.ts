@@ -1,12 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 // Kernels of batches (include/flashinfer/attention/batch.cuh), and the struct they are given.
 import type { KernelSpec, ParamField } from '../jit/spec.ts';
-import { dtypes } from '../tensor/dtype.ts';
 import { type DecodeTile, decodeSharedBytes } from './decodeKernel.ts';
-import { type KernelOptions, optionsName, typeArguments, variantArguments } from './kernelName.ts';
+import {
+  type KernelOptions,
+  mergeArguments,
+  optionsName,
+  prelude,
+  typeArguments,
+  variantArguments,
+} from './kernelName.ts';
 import { type PrefillTile, prefillSharedBytes } from './prefillKernel.ts';
+import type { AttentionVariant } from './variant.ts';
+import { variantFields } from './variantSource.ts';
 
-export const batchParams: readonly ParamField[] = [
+const batchParams: readonly ParamField[] = [
   { name: 'q', type: 'ptr' },
   { name: 'k', type: 'ptr' },
   { name: 'v', type: 'ptr' },
@@ -45,6 +53,11 @@ export const batchParams: readonly ParamField[] = [
   { name: 'lse_factor', type: 'f32' },
 ];
 
+/** The struct's fields, with those of a custom variant. */
+function batchParamsOf(variant: AttentionVariant | undefined): readonly ParamField[] {
+  return variant === undefined ? batchParams : [...batchParams, ...variantFields(variant)];
+}
+
 /** ceil(2^32 / pageSize) as PagedKv divides with it; pageSize 1, whose multiplier would not fit, needs none. */
 export function pageSizeMultiplier(pageSize: number): number {
   return pageSize === 1 ? 0 : Math.ceil(2 ** 32 / pageSize);
@@ -67,8 +80,10 @@ export function batchDecodeSpec(o: KernelOptions, tile: DecodeTile, paged: boole
     name: `batch_decode_${kvName(paged)}_${optionsName(o)}_w${warps}_t${kvTile}_s${stages}`,
     header,
     entry: `flashinfer::batch_decode<${config}, ${paged}>`,
-    prelude: `static_assert(${config}::kSharedBytes == ${decodeSharedBytes(o, tile)}, "planner and kernel disagree");`,
-    params: batchParams,
+    ...prelude(o.variant, [
+      `static_assert(${config}::kSharedBytes == ${decodeSharedBytes(o, tile)}, "planner and kernel disagree");`,
+    ]),
+    params: batchParamsOf(o.variant),
     threads: warps * 32,
     minArch: minArch(o),
   };
@@ -81,21 +96,24 @@ export function batchPrefillSpec(o: KernelOptions, tile: PrefillTile, paged: boo
     name: `batch_prefill_${kvName(paged)}_${optionsName(o)}_t${tile.mTiles * 64}x${tile.kvTile}`,
     header,
     entry: `flashinfer::batch_prefill<${config}, ${paged}>`,
-    prelude: `static_assert(${config}::kSharedBytes == ${prefillSharedBytes(o, tile, paged)}, "planner and kernel disagree");`,
-    params: batchParams,
+    ...prelude(o.variant, [
+      `static_assert(${config}::kSharedBytes == ${prefillSharedBytes(o, tile, paged)}, "planner and kernel disagree");`,
+    ]),
+    params: batchParamsOf(o.variant),
     threads: 128,
     minBlocksPerSm: prefillBlocksPerSm,
     minArch: minArch(o),
   };
 }
 
-export function batchMergeSpec(o: Pick<KernelOptions, 'qDtype' | 'headDim'>): KernelSpec {
-  const { cpp, short } = dtypes[o.qDtype];
+export function batchMergeSpec(o: Pick<KernelOptions, 'qDtype' | 'headDim' | 'variant'>): KernelSpec {
+  const { config, name } = mergeArguments(o);
   return {
-    name: `batch_merge_splits_${short}_hd${o.headDim}`,
+    name: `batch_merge_splits_${name}`,
     header,
-    entry: `flashinfer::batch_merge_splits<flashinfer::MergeConfig<flashinfer::${cpp}, ${o.headDim}>>`,
-    params: batchParams,
+    entry: `flashinfer::batch_merge_splits<flashinfer::MergeConfig<${config}>>`,
+    ...prelude(o.variant, []),
+    params: batchParamsOf(o.variant),
     threads: 128,
     minArch: minArch(o),
   };

@@ -4,6 +4,8 @@ import type { DType } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import type { HostIndices } from './hostArray.ts';
 import type { AttentionBackend, KvLayout, PosEncodingMode } from './options.ts';
+import type { AttentionVariant } from './variant.ts';
+import type { VariantParams } from './variantArgs.ts';
 
 /** Options of a batch wrapper's constructor. */
 export interface BatchWrapperOptions {
@@ -46,6 +48,8 @@ export interface BatchPlanOptions {
   qDtype?: DType;
   /** Default qDtype. */
   kvDtype?: DType;
+  /** A custom variant, from `defineAttentionVariant`; its params come with each `run()`. Default: none. */
+  variant?: AttentionVariant;
   /**
    * Keys a split. With it, or with disableSplitKv, a request's result has the same bits in every batch. Default: chosen
    * to fill the GPU.
@@ -98,6 +102,8 @@ export interface BatchRunOptions {
   qScale?: number;
   kScale?: number;
   vScale?: number;
+  /** Values of the params of the planned variant, by name. */
+  variantParams?: VariantParams;
 }
 
 /** A paged KV-cache: one tensor with k and v at index 0 and 1 of dimension 1, or two of them without that dimension. */

@@ -29,6 +29,7 @@ const sharedNames = [
   'ropeTheta',
   'qDtype',
   'kvDtype',
+  'variant',
   'fixedSplitSize',
   'disableSplitKv',
 ] as const;

@@ -22,6 +22,7 @@ import { checkBackend, type KvLayout, readBatchNumbers, readRunNumbers } from '.
 import { readPagedKvCache } from './pagedKvCache.ts';
 import { PlanBuffer, type PlanMaxima } from './planBuffer.ts';
 import { checkHeadDim, checkHeads, checkNoOverlap } from './request.ts';
+import { readVariantArgs } from './variantArgs.ts';
 
 const qDtypes: readonly DType[] = ['float16', 'bfloat16'];
 const cpuQDtypes: readonly DType[] = ['float16', 'bfloat16', 'float32'];
@@ -138,6 +139,7 @@ export abstract class BatchWrapper {
       });
       checkNoOverlap(caller, options.out, { q, ...kv.tensors });
     }
+    const variantArgs = readVariantArgs(check, attention.variant, options.variantParams, this.device);
     const lseDims = [numTokens, attention.numQoHeads];
     check.optionalTensor('lse', options.lse, lseDims, { dtypes: ['float32'], device: this.device, contiguous: true });
     const out = options.out ?? empty(dims, { dtype: attention.qDtype, device: this.device });
@@ -145,7 +147,7 @@ export abstract class BatchWrapper {
     const lse = wantsLse ? (options.lse ?? empty(lseDims, { dtype: 'float32', device: this.device })) : undefined;
     logCall(caller, { q, options });
     if (out.size > 0) {
-      const call = { planned, numbers, q, kv, out, lse };
+      const call = { planned, numbers, q, kv, out, lse, variantArgs };
       if (this.deviceIndex < 0) runBatchOnCpu(call, this.buffer.written);
       else runBatchOnCuda(caller, call, this.buffer.written);
     }
@@ -216,6 +218,7 @@ export abstract class BatchWrapper {
       ropeTheta: numbers.ropeTheta,
       vScale: numbers.vScale,
       lseFactor: numbers.lseFactor,
+      variant: numbers.variant,
       numQoHeads,
       numKvHeads,
       headDim,

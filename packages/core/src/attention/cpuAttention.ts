@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs one attention request on the cpu device.
+
+import { UnsupportedError } from '../errors.ts';
 import { native } from '../native/load.ts';
 import { dtypes } from '../tensor/dtype.ts';
 import { alibiSlopes } from './alibi.ts';
 import { type AttentionRequest, maskModes, posEncodingCodes } from './request.ts';
 
 export function runOnCpu(request: AttentionRequest): void {
+  if (request.variant !== undefined) throw variantOnCpu(request.variant.name);
   const { q, k, v, out, lse, customMask, headDim } = request;
   native().cpu.attention({
     q: q.ptr,
@@ -42,4 +45,11 @@ export function runOnCpu(request: AttentionRequest): void {
     vScale: request.vScale,
     lseFactor: request.lseFactor,
   });
+}
+
+export function variantOnCpu(name: string): UnsupportedError {
+  return new UnsupportedError(
+    'ERR_FLASHINFER_UNSUPPORTED',
+    `variant ${name}: the tensors are on cpu; expected a CUDA device, where variants are compiled; move them with .to('cuda:0')`,
+  );
 }

@@ -3,9 +3,9 @@
 import type { KernelSpec } from '../jit/spec.ts';
 import { dtypes } from '../tensor/dtype.ts';
 import { blocksPerSm, type DeviceLimits } from './deviceLimits.ts';
-import { type KernelOptions, optionsName, typeArguments, variantArguments } from './kernelName.ts';
+import { type KernelOptions, optionsName, prelude, typeArguments, variantArguments } from './kernelName.ts';
 import type { AttentionRequest } from './request.ts';
-import { singleParams } from './singleParams.ts';
+import { singleParamsOf } from './singleParams.ts';
 import { firstVisibleKey, type KvSplit, splitKv } from './splitKv.ts';
 
 /** Packed query rows (tokens × heads of a group) of one block: the m16 tile of the tensor cores. */
@@ -64,8 +64,10 @@ export function decodeSpec(o: KernelOptions, tile: DecodeTile): KernelSpec {
     name: `single_decode_${optionsName(o)}_w${warps}_t${kvTile}_s${stages}`,
     header: 'flashinfer/attention/decode.cuh',
     entry: `flashinfer::single_decode<${config}>`,
-    prelude: `static_assert(${config}::kSharedBytes == ${decodeSharedBytes(o, tile)}, "planner and kernel disagree");`,
-    params: singleParams,
+    ...prelude(o.variant, [
+      `static_assert(${config}::kSharedBytes == ${decodeSharedBytes(o, tile)}, "planner and kernel disagree");`,
+    ]),
+    params: singleParamsOf(o.variant),
     threads: warps * 32,
     minArch: o.qDtype === 'bfloat16' ? 80 : 75,
   };

@@ -2,6 +2,8 @@
 // C++ types and readable names of the compile-time options that all attention kernels share.
 import { dtypes } from '../tensor/dtype.ts';
 import type { AttentionRequest } from './request.ts';
+import type { AttentionVariant } from './variant.ts';
+import { variantSource, variantType } from './variantSource.ts';
 
 const maskCpp = { none: 'kNone', causal: 'kCausal', custom: 'kCustom' } as const;
 const posEncodingCpp = { NONE: 'kNone', ROPE_LLAMA: 'kRopeLlama', ALIBI: 'kAlibi' } as const;
@@ -10,7 +12,7 @@ const posEncodingCpp = { NONE: 'kNone', ROPE_LLAMA: 'kRopeLlama', ALIBI: 'kAlibi
 export type KernelOptions = Pick<
   AttentionRequest,
   'qDtype' | 'kvDtype' | 'headDim' | 'maskMode' | 'posEncodingMode' | 'windowLeft' | 'logitsSoftCap'
->;
+> & { readonly variant?: AttentionVariant | undefined };
 
 /** Template arguments `T, KvT, D_QK, D_VO`. */
 export function typeArguments(o: KernelOptions): string {
@@ -20,7 +22,8 @@ export function typeArguments(o: KernelOptions): string {
 
 /** Template arguments `Variant, Visible, PosEncodingMode`. */
 export function variantArguments(o: KernelOptions): string {
-  const variant = `flashinfer::DefaultVariant<${o.posEncodingMode === 'ALIBI'}, ${o.logitsSoftCap > 0}>`;
+  const builtIn = `flashinfer::DefaultVariant<${o.posEncodingMode === 'ALIBI'}, ${o.logitsSoftCap > 0}>`;
+  const variant = o.variant === undefined ? builtIn : variantType;
   const visible = `flashinfer::Visibility<flashinfer::MaskMode::${maskCpp[o.maskMode]}, ${o.windowLeft >= 0}>`;
   return `${variant}, ${visible}, flashinfer::PosEncodingMode::${posEncodingCpp[o.posEncodingMode]}`;
 }
@@ -34,5 +37,23 @@ export function optionsName(o: KernelOptions): string {
   if (o.posEncodingMode !== 'NONE') parts.push(o.posEncodingMode === 'ALIBI' ? 'alibi' : 'rope');
   if (o.windowLeft >= 0) parts.push('swa');
   if (o.logitsSoftCap > 0) parts.push('cap');
+  if (o.variant !== undefined) parts.push(o.variant.id);
   return parts.join('_');
+}
+
+/** A spec's prelude: the custom variant, then `lines`. */
+export function prelude(variant: AttentionVariant | undefined, lines: readonly string[]): { prelude?: string } {
+  const all = variant === undefined ? lines : [variantSource(variant), ...lines];
+  return all.length === 0 ? {} : { prelude: all.join('\n') };
+}
+
+/** Template arguments of MergeConfig, and the end of a merge kernel's name. */
+export function mergeArguments(o: Pick<KernelOptions, 'qDtype' | 'headDim' | 'variant'>): {
+  config: string;
+  name: string;
+} {
+  const { cpp, short } = dtypes[o.qDtype];
+  const plain = { config: `flashinfer::${cpp}, ${o.headDim}`, name: `${short}_hd${o.headDim}` };
+  if (o.variant === undefined) return plain;
+  return { config: `${plain.config}, ${variantType}`, name: `${plain.name}_${o.variant.id}` };
 }

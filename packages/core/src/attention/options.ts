@@ -2,6 +2,8 @@
 // Options of the attention operators, their defaults, and their checks.
 import { InvalidArgumentError, UnsupportedError } from '../errors.ts';
 import type { Tensor } from '../tensor/tensor.ts';
+import { AttentionVariant } from './variant.ts';
+import type { VariantParams } from './variantArgs.ts';
 
 /** How keys and values are laid out: `NHD` is `[length, heads, headDim]`, `HND` is `[heads, length, headDim]`. */
 export type KvLayout = 'NHD' | 'HND';
@@ -45,6 +47,10 @@ export interface AttentionOptions {
   out?: Tensor;
   /** Default `'auto'`. */
   backend?: AttentionBackend;
+  /** A custom variant, from `defineAttentionVariant`. Default: none. */
+  variant?: AttentionVariant;
+  /** Values of the variant's params, by name. */
+  variantParams?: VariantParams;
 }
 
 /** Options of `singleDecodeWithKVCache`. */
@@ -74,6 +80,7 @@ export interface AttentionNumbers {
   readonly ropeTheta: number;
   readonly vScale: number;
   readonly lseFactor: number;
+  readonly variant: AttentionVariant | undefined;
 }
 
 const shared: readonly (keyof AttentionOptions)[] = [
@@ -91,6 +98,8 @@ const shared: readonly (keyof AttentionOptions)[] = [
   'lseBase',
   'out',
   'backend',
+  'variant',
+  'variantParams',
 ];
 export const decodeOptionNames: ReadonlySet<string> = new Set<keyof SingleDecodeOptions>([...shared, 'useTensorCores']);
 export const prefillOptionNames: ReadonlySet<string> = new Set<keyof SinglePrefillOptions>([
@@ -109,7 +118,7 @@ const maxWindow = 2 ** 31 - 1;
 /** Options of `plan()` that readBatchNumbers reads; lengths and dtypes are the wrapper's. */
 type BatchNumberOptions = Pick<
   AttentionOptions,
-  'posEncodingMode' | 'windowLeft' | 'logitsSoftCap' | 'smScale' | 'ropeScale' | 'ropeTheta'
+  'posEncodingMode' | 'windowLeft' | 'logitsSoftCap' | 'smScale' | 'ropeScale' | 'ropeTheta' | 'variant'
 >;
 
 /** As readNumbers, for a plan: scales of a call and the lse base come with `run()`. */
@@ -121,8 +130,8 @@ export function readBatchNumbers(
   headDim: number,
 ): AttentionNumbers {
   for (const name in options) if (!allowed.has(name)) throw unknownOption(functionName, name, allowed);
-  const { posEncodingMode, windowLeft, logitsSoftCap, smScale, ropeScale, ropeTheta } = options;
-  const numbers = { kvLayout, posEncodingMode, windowLeft, logitsSoftCap, smScale, ropeScale, ropeTheta };
+  const { posEncodingMode, windowLeft, logitsSoftCap, smScale, ropeScale, ropeTheta, variant } = options;
+  const numbers = { kvLayout, posEncodingMode, windowLeft, logitsSoftCap, smScale, ropeScale, ropeTheta, variant };
   return readNumbers(functionName, numbers, decodeOptionNames, headDim);
 }
 
@@ -134,16 +143,18 @@ export const runOptionNames: ReadonlySet<string> = new Set([
   'qScale',
   'kScale',
   'vScale',
+  'variantParams',
 ]);
 
 /** What a `run()` adds to its plan's numbers. */
 export function readRunNumbers(
   functionName: string,
   options: Pick<AttentionOptions, 'returnLse' | 'lseBase' | 'qScale' | 'kScale' | 'vScale'>,
-  planned: Pick<AttentionNumbers, 'smScale'>,
+  planned: Pick<AttentionNumbers, 'smScale' | 'variant'>,
 ): Pick<AttentionNumbers, 'smScale' | 'vScale' | 'lseFactor'> {
   for (const name in options) if (!runOptionNames.has(name)) throw unknownOption(functionName, name, runOptionNames);
   flag(functionName, 'returnLse', options.returnLse);
+  if (planned.variant !== undefined) checkLse(functionName, planned.variant, options.returnLse);
   const lseBase = oneOf(functionName, 'lseBase', options.lseBase, lseBases);
   const qScale = scale(functionName, 'qScale', options.qScale, 1);
   const kScale = scale(functionName, 'kScale', options.kScale, 1);
@@ -164,6 +175,7 @@ export function readNumbers(
   for (const name in options) if (!allowed.has(name)) throw unknownOption(functionName, name, allowed);
   oneOf(functionName, 'backend', options.backend, backends);
   flag(functionName, 'returnLse', options.returnLse);
+  if (options.variant !== undefined) checkVariant(functionName, options.variant, options);
   const kvLayout = oneOf(functionName, 'kvLayout', options.kvLayout, kvLayouts, 'ERR_FLASHINFER_INVALID_LAYOUT');
   const lseBase = oneOf(functionName, 'lseBase', options.lseBase, lseBases);
   const smScale = scale(functionName, 'smScale', options.smScale, 1 / Math.sqrt(headDim));
@@ -179,7 +191,36 @@ export function readNumbers(
     ropeTheta: scale(functionName, 'ropeTheta', options.ropeTheta, 1e4),
     vScale: scale(functionName, 'vScale', options.vScale, 1),
     lseFactor: lseBase === 'e' ? Math.LN2 : 1,
+    variant: options.variant,
   };
+}
+
+/** A variant replaces what the built-in ones do to logits: which of the two comes first would be a guess. */
+function checkVariant(functionName: string, variant: AttentionVariant, options: AttentionOptions): void {
+  if (!(variant instanceof AttentionVariant)) {
+    throw new InvalidArgumentError(
+      'ERR_FLASHINFER_INVALID_ARGUMENT',
+      `${functionName}: variant is ${quote(variant)}; expected what defineAttentionVariant returns; pass its definition there`,
+    );
+  }
+  const { logitsSoftCap = 0, posEncodingMode } = options;
+  if (logitsSoftCap !== 0 || posEncodingMode === 'ALIBI') {
+    throw new InvalidArgumentError(
+      'ERR_FLASHINFER_INVALID_ARGUMENT',
+      `${functionName}: variant ${variant.name} and ${logitsSoftCap !== 0 ? 'logitsSoftCap' : 'posEncodingMode ALIBI'} ` +
+        "are given; expected one of them; write the other into the variant's logitsTransform",
+    );
+  }
+  checkLse(functionName, variant, options.returnLse);
+}
+
+function checkLse(functionName: string, variant: AttentionVariant, returnLse: boolean | undefined): void {
+  if (returnLse !== true || variant.useSoftmax) return;
+  throw new InvalidArgumentError(
+    'ERR_FLASHINFER_INVALID_ARGUMENT',
+    `${functionName}: returnLse is true and variant ${variant.name} has useSoftmax false; expected returnLse with softmax ` +
+      'only: without it there is no log-sum-exp; leave returnLse out',
+  );
 }
 
 /** True or undefined counts as given; anything else that is no boolean is refused. */

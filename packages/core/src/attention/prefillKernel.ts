@@ -3,9 +3,16 @@
 import type { KernelSpec } from '../jit/spec.ts';
 import { dtypes } from '../tensor/dtype.ts';
 import { blocksPerSm, type DeviceLimits } from './deviceLimits.ts';
-import { type KernelOptions, optionsName, typeArguments, variantArguments } from './kernelName.ts';
+import {
+  type KernelOptions,
+  mergeArguments,
+  optionsName,
+  prelude,
+  typeArguments,
+  variantArguments,
+} from './kernelName.ts';
 import type { AttentionRequest } from './request.ts';
-import { singleParams } from './singleParams.ts';
+import { singleParamsOf } from './singleParams.ts';
 import { firstVisibleKey, type KvSplit, splitKv } from './splitKv.ts';
 
 export interface PrefillTile {
@@ -54,8 +61,10 @@ export function prefillSpec(o: KernelOptions, tile: PrefillTile): KernelSpec {
     name: `single_prefill_${optionsName(o)}_t${tile.mTiles * 64}x${tile.kvTile}`,
     header: 'flashinfer/attention/prefill.cuh',
     entry: `flashinfer::single_prefill<${config}>`,
-    prelude: `static_assert(${config}::kSharedBytes == ${prefillSharedBytes(o, tile)}, "planner and kernel disagree");`,
-    params: singleParams,
+    ...prelude(o.variant, [
+      `static_assert(${config}::kSharedBytes == ${prefillSharedBytes(o, tile)}, "planner and kernel disagree");`,
+    ]),
+    params: singleParamsOf(o.variant),
     threads,
     minBlocksPerSm,
     minArch: o.qDtype === 'bfloat16' ? 80 : 75,
@@ -63,13 +72,14 @@ export function prefillSpec(o: KernelOptions, tile: PrefillTile): KernelSpec {
 }
 
 /** Merges the states that split prefill writes. */
-export function mergeSpec(o: Pick<KernelOptions, 'qDtype' | 'headDim'>): KernelSpec {
-  const { cpp, short } = dtypes[o.qDtype];
+export function mergeSpec(o: Pick<KernelOptions, 'qDtype' | 'headDim' | 'variant'>): KernelSpec {
+  const { config, name } = mergeArguments(o);
   return {
-    name: `merge_splits_${short}_hd${o.headDim}`,
+    name: `merge_splits_${name}`,
     header: 'flashinfer/attention/merge.cuh',
-    entry: `flashinfer::merge_splits<flashinfer::MergeConfig<flashinfer::${cpp}, ${o.headDim}>>`,
-    params: singleParams,
+    entry: `flashinfer::merge_splits<flashinfer::MergeConfig<${config}>>`,
+    ...prelude(o.variant, []),
+    params: singleParamsOf(o.variant),
     threads,
     minArch: o.qDtype === 'bfloat16' ? 80 : 75,
   };

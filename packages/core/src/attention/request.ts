@@ -4,6 +4,7 @@ import { InvalidArgumentError, UnsupportedError } from '../errors.ts';
 import type { DType } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import type { AttentionNumbers } from './options.ts';
+import type { VariantArgs } from './variantArgs.ts';
 
 /** Values of MaskMode in include/flashinfer/attention/variant.cuh and of `maskMode` in csrc/cpu. */
 export const maskModes = { none: 0, causal: 1, custom: 2 } as const;
@@ -38,6 +39,8 @@ export interface AttentionRequest extends AttentionNumbers {
   /** Packed little-endian bits where maskMode is `custom`. */
   readonly customMask: Tensor | undefined;
   readonly temporaries: readonly Tensor[];
+  /** The variant's fields of the params struct; empty without one. */
+  readonly variantArgs: VariantArgs;
 }
 
 /** Head dimensions the kernels are built for; the cpu device keeps to the same list, so that code moves unchanged. */

@@ -18,6 +18,7 @@ import {
   type SinglePrefillOptions,
 } from './options.ts';
 import { type AttentionRequest, checkHeadDim, checkHeads, checkNoOverlap } from './request.ts';
+import { readVariantArgs } from './variantArgs.ts';
 
 /**
  * Decode attention of one request: one query token over its KV cache.
@@ -180,6 +181,7 @@ function makeRequest(
     ropeTheta: numbers.ropeTheta,
     vScale: numbers.vScale,
     lseFactor: numbers.lseFactor,
+    variant: numbers.variant,
     q,
     k,
     v,
@@ -203,5 +205,6 @@ function makeRequest(
     maskMode: mask.maskMode,
     customMask: mask.customMask,
     temporaries: mask.temporaries,
+    variantArgs: readVariantArgs(check, numbers.variant, options.variantParams, device),
   };
 }

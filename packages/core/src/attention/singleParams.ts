@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // The parameter struct of the single-request kernels (single_prefill, single_decode, merge_splits) and its values.
+import type { KernelArgs } from '../jit/packer.ts';
 import type { ParamField } from '../jit/spec.ts';
 import type { Device } from '../runtime/device.ts';
 import { alibiSlopes } from './alibi.ts';
 import type { AttentionRequest } from './request.ts';
+import type { AttentionVariant } from './variant.ts';
+import { variantFields } from './variantSource.ts';
 
 /** Addresses of the scratch memory that KV splits meet in; zeros where there is one split. */
 export interface SplitState {
@@ -17,7 +20,7 @@ export interface SplitState {
   readonly counters: number;
 }
 
-export const singleParams: readonly ParamField[] = [
+const singleParams: readonly ParamField[] = [
   { name: 'q', type: 'ptr' },
   { name: 'k', type: 'ptr' },
   { name: 'v', type: 'ptr' },
@@ -53,8 +56,13 @@ export const singleParams: readonly ParamField[] = [
   { name: 'lse_factor', type: 'f32' },
 ];
 
-export function singleArgs(r: AttentionRequest, split: SplitState, device: Device): Record<string, number> {
-  return {
+/** The struct's fields, with those of a custom variant. */
+export function singleParamsOf(variant: AttentionVariant | undefined): readonly ParamField[] {
+  return variant === undefined ? singleParams : [...singleParams, ...variantFields(variant)];
+}
+
+export function singleArgs(r: AttentionRequest, split: SplitState, device: Device): KernelArgs {
+  const args: Record<string, number | bigint> = {
     q: r.q.ptr,
     k: r.k.ptr,
     v: r.v.ptr,
@@ -89,4 +97,6 @@ export function singleArgs(r: AttentionRequest, split: SplitState, device: Devic
     v_scale: r.vScale,
     lse_factor: r.lseFactor,
   };
+  for (const name in r.variantArgs) args[name] = r.variantArgs[name]!;
+  return args;
 }

@@ -14,7 +14,7 @@ import { compilerNotFound, compilerRelease, findCompiler } from '../../src/jit/c
 import { cubinSm } from '../../src/jit/cubin.ts';
 import { resolveModule } from '../../src/jit/resolve.ts';
 import { native } from '../../src/native/load.ts';
-import { requireNvcc, scaleSpec, temporaryFolder, testJit, writeHeader } from './fixture.ts';
+import { findNvrtcHome, requireNvcc, scaleSpec, temporaryFolder, testJit, writeHeader } from './fixture.ts';
 
 const nvcc = requireNvcc();
 const nvrtcHome = findNvrtcHome();
@@ -25,25 +25,6 @@ afterEach(() => {
   vi.unstubAllEnvs();
   vi.restoreAllMocks();
 });
-
-/** NVRTC of a toolkit, or of the pip package nvidia-cuda-nvrtc, whose folder serves as CUDA_HOME. */
-function findNvrtcHome(): string | undefined {
-  const found = findNvrtc();
-  if (found.path !== undefined) return join(found.path, '..', '..');
-  try {
-    const code = "import importlib.util as u; print(*(u.find_spec('nvidia').submodule_search_locations))";
-    const folder = execFileSync('python3', ['-c', code], {
-      encoding: 'utf8',
-      stdio: ['ignore', 'pipe', 'ignore'],
-    }).trim();
-    const home = ['cu13', 'cuda_nvrtc'].map((name) => join(folder, name)).find((path) => existsSync(join(path, 'lib')));
-    if (home !== undefined) return home;
-  } catch {
-    // No python, or no such package.
-  }
-  console.warn('NVRTC tests are skipped: no libnvrtc (install the CUDA toolkit, or pip install nvidia-cuda-nvrtc)');
-  return undefined;
-}
 
 function noCompilers(): void {
   for (const name of ['CUDA_HOME', 'CUDA_PATH', 'CUDA_ROOT', 'LD_LIBRARY_PATH', 'CONDA_PREFIX']) vi.stubEnv(name, '');

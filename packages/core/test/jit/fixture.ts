@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A cache, headers and kernels of a test's own.
+import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { devNull, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -8,6 +9,7 @@ import { afterAll, vi } from 'vitest';
 import { KernelCache } from '../../src/jit/cache.ts';
 import type { Compiled, Compiler, CompileUnit } from '../../src/jit/compilers/compiler.ts';
 import { findNvcc, nvccCompiler } from '../../src/jit/compilers/nvcc.ts';
+import { findNvrtc, nvrtcCompiler } from '../../src/jit/compilers/nvrtc.ts';
 import { jitConfig } from '../../src/jit/config.ts';
 import type { JitEnvironment } from '../../src/jit/resolve.ts';
 import type { KernelSpec } from '../../src/jit/spec.ts';
@@ -70,6 +72,35 @@ export function requireNvcc(): Compiler | undefined {
   if (path !== undefined && release !== undefined) return nvccCompiler(path, release);
   console.warn(`tests that compile are skipped: no nvcc (${error ?? searched.join(', ')})`);
   return undefined;
+}
+
+/** NVRTC of a toolkit, or of the pip package nvidia-cuda-nvrtc, whose folder serves as CUDA_HOME. */
+export function findNvrtcHome(): string | undefined {
+  const found = findNvrtc();
+  if (found.path !== undefined) return join(found.path, '..', '..');
+  try {
+    const code = "import importlib.util as u; print(*(u.find_spec('nvidia').submodule_search_locations))";
+    const folder = execFileSync('python3', ['-c', code], {
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'ignore'],
+    }).trim();
+    const home = ['cu13', 'cuda_nvrtc'].map((name) => join(folder, name)).find((path) => existsSync(join(path, 'lib')));
+    if (home !== undefined) return home;
+  } catch {
+    // No python, or no such package.
+  }
+  console.warn('NVRTC tests are skipped: no libnvrtc (install the CUDA toolkit, or pip install nvidia-cuda-nvrtc)');
+  return undefined;
+}
+
+/** NVRTC of this machine, or undefined after saying why its tests are left out. */
+export function requireNvrtc(): Compiler | undefined {
+  const home = findNvrtcHome();
+  if (home === undefined) return undefined;
+  vi.stubEnv('CUDA_HOME', home);
+  const { path, release } = findNvrtc();
+  vi.unstubAllEnvs();
+  return path === undefined || release === undefined ? undefined : nvrtcCompiler(path, release);
 }
 
 /** The same compiler, counting how often it is asked; each source is really compiled once. */

@@ -1,0 +1,470 @@
+// SPDX-License-Identifier: Apache-2.0
+// Custom variants against the float64 reference: the documented ones and some of every hook, single and in batches.
+import { describe, expect, it } from 'vitest';
+import {
+  type AttentionVariant,
+  type AttentionVariantDefinition,
+  defineAttentionVariant,
+} from '../../src/attention/variant.ts';
+import * as flashinfer from '../../src/index.ts';
+import { onCuda, testDevice } from '../device.ts';
+import { type AttentionReferenceOptions, alibiSlopes, attentionReference } from '../reference/attention.ts';
+import { attentionTolerance, expectClose, expectLseClose } from '../reference/compare.ts';
+import { normalArray, testSeed, uniformSource } from '../reference/random.ts';
+import { type VariantReference, variantReference } from '../reference/variantAttention.ts';
+import { deviceTensor, heldValues, hostValues, poisoned, prefillOperator } from './attentionCase.ts';
+import { documentedBlocks, documentedVariant, importBlock } from './variantExamples.ts';
+
+interface Lengths {
+  readonly qoLens: readonly number[];
+  readonly kvLens: readonly number[];
+}
+interface VariantCase extends Lengths {
+  readonly numQoHeads: number;
+  readonly numKvHeads: number;
+  readonly headDim: number;
+  readonly dtype: 'float16' | 'bfloat16' | 'float32';
+  readonly options?: Pick<AttentionReferenceOptions, 'causal' | 'windowLeft' | 'smScale' | 'vScale'>;
+}
+
+type Values = Record<string, number | bigint | boolean | flashinfer.Tensor>;
+
+/** A variant, and what it shall do. `make` gives the params of a case and the reference that goes with them. */
+interface Example {
+  readonly name: string;
+  readonly variant: () => Promise<AttentionVariant> | AttentionVariant;
+  readonly make: (c: VariantCase) => { params?: Values; reference: VariantReference };
+}
+
+const defined = (definition: AttentionVariantDefinition) => () => defineAttentionVariant(definition);
+const documented = (name: string) => () => documentedVariant(name);
+const onDevice = (values: Float32Array, dtype: 'float32' | 'float16' = 'float32') =>
+  deviceTensor(values, [values.length], dtype);
+
+const offsetsOf = ({ qoLens, kvLens, numQoHeads }: VariantCase): Int32Array => {
+  const offsets = new Int32Array(qoLens.length + 1);
+  qoLens.forEach((qoLen, r) => {
+    offsets[r + 1] = offsets[r]! + qoLen * kvLens[r]! * numQoHeads;
+  });
+  return offsets;
+};
+
+const examples: readonly Example[] = [
+  {
+    name: 'FlashSigmoid',
+    variant: documented('flashSigmoid'),
+    make: () => ({
+      params: { sigmoidBias: -0.5 },
+      reference: { logits: (x) => 1 / (1 + Math.exp(-(x - 0.5))), useSoftmax: false },
+    }),
+  },
+  {
+    name: 'soft cap',
+    variant: documented('softCap'),
+    make: () => ({ params: { cap: 2.5 }, reference: { logits: (x) => 2.5 * Math.tanh(x / 2.5) } }),
+  },
+  {
+    name: 'ALiBi of a tensor',
+    variant: documented('alibi'),
+    make: ({ numQoHeads }) => {
+      const slopes = Float32Array.from(alibiSlopes(numQoHeads));
+      return {
+        params: { slopes: onDevice(slopes) },
+        reference: {
+          logits: (x, { qoHeadIdx, qoIdx, kvIdx, qoLen, kvLen }) =>
+            x + slopes[qoHeadIdx]! * (kvIdx - (qoIdx + kvLen - qoLen)),
+        },
+      };
+    },
+  },
+  {
+    name: 'sliding window',
+    variant: documented('slidingWindow'),
+    make: () => ({
+      params: { width: 9 },
+      reference: {
+        mask: ({ qoIdx, kvIdx, qoLen, kvLen }) => {
+          const distance = qoIdx + kvLen - qoLen - kvIdx;
+          return distance >= 0 && distance <= 9;
+        },
+      },
+    }),
+  },
+  {
+    name: 'bias of each request',
+    variant: defined({
+      name: 'ragged_bias',
+      params: { bias: 'float16[]', offsets: 'int32[]' },
+      logitsTransform: 'logits + to_float(bias[offsets[batchIdx] + (qoHeadIdx * qoLen + qoIdx) * kvLen + kvIdx])',
+    }),
+    make: (c) => {
+      const offsets = offsetsOf(c);
+      const bias = onDevice(normalArray(Math.max(1, offsets.at(-1)!), 5), 'float16');
+      const held = heldValues(bias);
+      return {
+        params: { bias, offsets: flashinfer.tensor(offsets, { device: testDevice }) },
+        reference: {
+          logits: (x, { batchIdx, qoHeadIdx, qoIdx, kvIdx, qoLen, kvLen }) =>
+            x + held[offsets[batchIdx]! + (qoHeadIdx * qoLen + qoIdx) * kvLen + kvIdx]!,
+        },
+      };
+    },
+  },
+  {
+    name: 'every hook',
+    variant: defined({
+      name: 'EveryHook',
+      params: { scale: 'float64', shift: 'int64', every: 'uint32', on: 'bool', gain: 'int32' },
+      queryTransform: 'dimIdx % 2 == 0 ? q : q * (qoHeadIdx % 2 == 0 ? -0.5f : 2.0f)',
+      logitsMask: 'on && (kvIdx + qoIdx + kvHeadIdx) % every != 0',
+      logitsTransform: 'logits * (float)scale + 0.01f * (int)shift * batchIdx',
+      outputTransform: 'output * gain + (isinf(lse) ? 0.0f : 0.125f * lse) + dimIdx / (float)qoLen',
+    }),
+    make: () => ({
+      params: { scale: 0.75, shift: 3n, every: 3, on: true, gain: -2 },
+      reference: {
+        query: (q, dim, { qoHeadIdx }) => (dim % 2 === 0 ? q : q * (qoHeadIdx % 2 === 0 ? -0.5 : 2)),
+        mask: ({ kvIdx, qoIdx, kvHeadIdx }) => (kvIdx + qoIdx + kvHeadIdx) % 3 !== 0,
+        logits: (x, { batchIdx }) => x * 0.75 + 0.03 * batchIdx,
+        output: (o, lse, dim, { qoLen }) => o * -2 + (lse === -Infinity ? 0 : 0.125 * lse) + dim / qoLen,
+      },
+    }),
+  },
+  {
+    name: 'masked weights without softmax',
+    variant: defined({
+      name: 'linear',
+      logitsMask: 'kvIdx % 5 != 2',
+      useSoftmax: false,
+      outputTransform: 'output / kvLen',
+    }),
+    make: () => ({
+      reference: {
+        mask: ({ kvIdx }) => kvIdx % 5 !== 2,
+        output: (o, _, __, { kvLen }) => o / Math.max(kvLen, 1),
+        useSoftmax: false,
+      },
+    }),
+  },
+  {
+    name: 'a struct',
+    variant: documented('cappedStruct'),
+    make: () => ({ params: { cap: 2 }, reference: { logits: (x) => 2 * Math.tanh(x / 2) } }),
+  },
+  {
+    name: 'a struct with every macro',
+    variant: defined({
+      name: 'Everything',
+      params: { keep: 'uint8[]', gain: 'float32' },
+      decl: `
+struct Everything : AttentionVariantBase {
+  static constexpr bool use_softmax = true;
+  const uint8_t* keep;
+  uint32_t qo_len, kv_len;
+  float sm_scale_log2;
+
+  template <typename Params>
+  __device__ __host__ Everything(const Params& params, uint32_t batch_idx, uint8_t* smem_ptr)
+      : keep(params.keep), qo_len(params.get_qo_len(batch_idx)), kv_len(params.get_kv_len(batch_idx)),
+        sm_scale_log2(params.sm_scale * math::log2e) {}
+
+  REGISTER_LOGITS_TRANSFORM(params, logits, batch_idx, qo_idx, kv_idx, qo_head_idx, kv_head_idx,
+                            { return qo_idx < qo_len && kv_idx < kv_len ? logits * 0.5f : 1e30f; });
+  REGISTER_LOGITS_MASK(params, batch_idx, qo_idx, kv_idx, qo_head_idx, kv_head_idx,
+                       { return (keep[kv_idx / 8 % 4] >> (kv_idx % 8)) & 1; })
+  REGISTER_OUTPUT_TRANSFORM(params, output, batch_idx, qo_idx, qo_head_idx, m, d, scale, {
+    float d_rcp = (m != -math::inf) ? math::ptx_rcp(d) : 0.f;
+    return output * d_rcp * params.gain * params.num_qo_heads;
+  })
+};`,
+    }),
+    make: ({ numQoHeads }) => {
+      const keep = Uint8Array.from([0xb7, 0x5a, 0xff, 0x11]);
+      return {
+        params: { keep: flashinfer.tensor(keep, { device: testDevice }), gain: 0.25 },
+        reference: {
+          logits: (x) => x * 0.5,
+          mask: ({ kvIdx }) => ((keep[Math.floor(kvIdx / 8) % 4]! >> (kvIdx % 8)) & 1) === 1,
+          output: (o) => o * 0.25 * numQoHeads,
+        },
+      };
+    },
+  },
+];
+
+const indptr = (lengths: readonly number[]): Int32Array => {
+  const result = new Int32Array(lengths.length + 1);
+  lengths.forEach((length, i) => {
+    result[i + 1] = result[i]! + length;
+  });
+  return result;
+};
+const total = (lengths: readonly number[]): number => lengths.reduce((a, b) => a + b, 0);
+
+function makeInputs(c: VariantCase) {
+  const { numQoHeads, numKvHeads, headDim, dtype } = c;
+  const q = deviceTensor(
+    normalArray(total(c.qoLens) * numQoHeads * headDim, 0),
+    [total(c.qoLens), numQoHeads, headDim],
+    dtype,
+  );
+  const kvShape = [total(c.kvLens), numKvHeads, headDim];
+  const [k, v] = [1, 2].map((n) =>
+    deviceTensor(normalArray(total(c.kvLens) * numKvHeads * headDim, n), kvShape, dtype),
+  );
+  return { q, k: k!, v: v! };
+}
+type Inputs = ReturnType<typeof makeInputs>;
+
+/** `run` gets the poisoned output and returns the lse where the variant has one. */
+async function check(
+  example: Example,
+  c: VariantCase,
+  run: (inputs: Inputs, variant: AttentionVariant, options: Record<string, unknown>) => flashinfer.Tensor | undefined,
+): Promise<void> {
+  const variant = await example.variant();
+  const { params, reference } = example.make(c);
+  const inputs = makeInputs(c);
+  const out = poisoned(inputs.q.shape, c.dtype);
+  const { vScale } = c.options ?? {};
+  const returnLse = variant.useSoftmax;
+  const lse = run(inputs, variant, {
+    out,
+    returnLse,
+    ...(params && { variantParams: params }),
+    ...(vScale && { vScale }),
+  });
+  const [q, k, v] = [inputs.q, inputs.k, inputs.v].map(heldValues);
+  const { numQoHeads, numKvHeads, headDim } = c;
+  const got = hostValues(out);
+  const gotLse = lse && hostValues(lse);
+  const tolerance = attentionTolerance(c.dtype);
+  let row = 0;
+  let key = 0;
+  c.qoLens.forEach((qoLen, batchIdx) => {
+    const kvLen = c.kvLens[batchIdx]!;
+    const part = (x: Float64Array, first: number, count: number, heads: number): Float64Array =>
+      x.subarray(first * heads * headDim, (first + count) * heads * headDim);
+    const shape = { qoLen, kvLen, numQoHeads, numKvHeads, headDimQk: headDim };
+    const held = {
+      q: part(q!, row, qoLen, numQoHeads),
+      k: part(k!, key, kvLen, numKvHeads),
+      v: part(v!, key, kvLen, numKvHeads),
+    };
+    const expected = variantReference(shape, held, reference, { ...c.options, batchIdx });
+    const label = `[seed ${testSeed}] ${example.name}, request ${batchIdx}: qo ${qoLen}, kv ${kvLen}`;
+    const slice = (x: ArrayLike<number>, width: number): Float64Array =>
+      Float64Array.from({ length: qoLen * width }, (_, i) => x[row * width + i]!);
+    if (qoLen > 0) {
+      expectClose(slice(got, numQoHeads * headDim), expected.out, headDim, tolerance, `${label} out`);
+      if (gotLse) expectLseClose(slice(gotLse, numQoHeads), expected.lse, tolerance, `${label} lse`);
+    }
+    row += qoLen;
+    key += kvLen;
+  });
+}
+
+/** The results of both overloads are told apart by what comes back. */
+type PlainRunOptions = flashinfer.BatchRunOptions & { returnLse?: false };
+type Result = flashinfer.Tensor | [flashinfer.Tensor, flashinfer.Tensor];
+const lseOf = (result: Result): flashinfer.Tensor | undefined => (Array.isArray(result) ? result[1] : undefined);
+
+async function checkSingle(example: Example, c: VariantCase): Promise<void> {
+  await check(example, c, ({ q, k, v }, variant, options) => {
+    const { causal, windowLeft, smScale } = c.options ?? {};
+    const all = {
+      ...options,
+      variant,
+      ...(causal && { causal }),
+      ...(windowLeft && { windowLeft }),
+      ...(smScale && { smScale }),
+    };
+    return lseOf(prefillOperator(q, k, v, all));
+  });
+}
+
+const planOptions = (c: VariantCase, variant: AttentionVariant) => {
+  const { vScale: _, ...options } = c.options ?? {};
+  const { numQoHeads, numKvHeads, headDim, dtype } = c;
+  return { numQoHeads, numKvHeads, headDimQk: headDim, qDtype: dtype, kvDtype: dtype, variant, ...options };
+};
+
+async function checkRagged(example: Example, c: VariantCase): Promise<void> {
+  await check(example, c, ({ q, k, v }, variant, options) => {
+    const wrapper = new flashinfer.BatchPrefillWithRaggedKVCacheWrapper({ device: testDevice });
+    wrapper.plan({ ...planOptions(c, variant), qoIndptr: indptr(c.qoLens), kvIndptr: indptr(c.kvLens) });
+    return lseOf(wrapper.run(q, k, v, options as PlainRunOptions) as Result);
+  });
+}
+
+const pageSize = 7;
+
+async function checkPaged(example: Example, c: VariantCase, kind: 'decode' | 'prefill'): Promise<void> {
+  await check(example, c, ({ q, k, v }, variant, options) => {
+    const counts = c.kvLens.map((length) => Math.ceil(length / pageSize));
+    const pagedKvIndptr = indptr(counts);
+    // From the last page to the first, so that a row number is never a place.
+    const pagedKvIndices = Int32Array.from({ length: total(counts) }, (_, i) => total(counts) - 1 - i);
+    const pagedKvLastPageLen = c.kvLens.map((length) => (length === 0 ? 0 : ((length - 1) % pageSize) + 1));
+    const rowLength = c.numKvHeads * c.headDim;
+    const [kPages, vPages] = [k, v].map((x) => {
+      const values = hostValues(x);
+      const cache = new Float32Array(total(counts) * pageSize * rowLength).fill(Number.NaN);
+      let row = 0;
+      c.kvLens.forEach((length, r) => {
+        for (let j = 0; j < length; ++j, ++row) {
+          const page = pagedKvIndices[pagedKvIndptr[r]! + Math.floor(j / pageSize)]!;
+          cache.set(
+            values.subarray(row * rowLength, (row + 1) * rowLength),
+            (page * pageSize + (j % pageSize)) * rowLength,
+          );
+        }
+      });
+      return deviceTensor(cache, [total(counts), pageSize, c.numKvHeads, c.headDim], c.dtype);
+    });
+    const pages = { pagedKvIndptr, pagedKvIndices, pagedKvLastPageLen, pageSize };
+    const run = options as PlainRunOptions;
+    if (kind === 'decode') {
+      const wrapper = new flashinfer.BatchDecodeWithPagedKVCacheWrapper({ device: testDevice });
+      wrapper.plan({ ...planOptions(c, variant), ...pages });
+      return lseOf(wrapper.run(q, [kPages!, vPages!], run) as Result);
+    }
+    const wrapper = new flashinfer.BatchPrefillWithPagedKVCacheWrapper({ device: testDevice });
+    wrapper.plan({ ...planOptions(c, variant), ...pages, qoIndptr: indptr(c.qoLens) });
+    return lseOf(wrapper.run(q, [kPages!, vPages!], run) as Result);
+  });
+}
+
+const base = { numQoHeads: 4, numKvHeads: 2, headDim: 64, dtype: 'float16' } as const;
+const uniform = uniformSource(21);
+const length = (most: number): number => 1 + Math.floor(uniform() * most);
+
+describe.skipIf(!onCuda).each(examples)('$name', (example) => {
+  const singles: [string, VariantCase][] = [
+    ['one query row', { ...base, qoLens: [1], kvLens: [length(200)] }],
+    ['one query row, split keys', { ...base, headDim: 128, qoLens: [1], kvLens: [2500] }],
+    ['few rows, bf16', { ...base, dtype: 'bfloat16', qoLens: [5], kvLens: [length(300)] }],
+    ['many rows, causal', { ...base, qoLens: [70], kvLens: [70 + length(100)], options: { causal: true } }],
+    ['split keys', { ...base, numQoHeads: 6, qoLens: [20], kvLens: [1500], options: { vScale: 0.5 } }],
+    [
+      'more rows than keys, d128',
+      { ...base, headDim: 128, numKvHeads: 4, qoLens: [90], kvLens: [33], options: { causal: true, smScale: 0.2 } },
+    ],
+    ['window', { ...base, dtype: 'bfloat16', qoLens: [40], kvLens: [150], options: { windowLeft: 30 } }],
+  ];
+  it.each(singles)('single: %s', async (_, c) => checkSingle(example, c));
+
+  const ones = [1, 1, 1, 1, 1];
+  it('batch decode, paged', async () =>
+    checkPaged(
+      example,
+      { ...base, headDim: 128, qoLens: ones, kvLens: [length(50), 1400, 1, 0, length(200)] },
+      'decode',
+    ));
+  it('batch prefill, paged', async () =>
+    checkPaged(
+      example,
+      {
+        ...base,
+        dtype: 'bfloat16',
+        qoLens: [3, 40, 0, 9],
+        kvLens: [30, length(90), 5, 700],
+        options: { causal: true },
+      },
+      'prefill',
+    ));
+  it('batch prefill, ragged', async () =>
+    checkRagged(example, { ...base, qoLens: [50, 1, 17], kvLens: [20 + length(90), 64, 1100] }));
+});
+
+describe.skipIf(!onCuda)('the example of docs/attention-variants.md', () => {
+  it.each([...documentedBlocks])('%s runs', async (name, code) => {
+    const defaultDevice = flashinfer.defaultDevice();
+    flashinfer.setDefaultDevice(testDevice);
+    try {
+      await importBlock(name, code);
+      await flashinfer.cuda.synchronize();
+    } finally {
+      flashinfer.setDefaultDevice(defaultDevice);
+    }
+  });
+});
+
+describe.skipIf(!onCuda)('a variant that writes', () => {
+  it('dumps the logits of visible keys and nothing else', async () => {
+    const c: VariantCase = { ...base, qoLens: [33], kvLens: [50] };
+    const { q, k, v } = makeInputs(c);
+    const dump = poisoned([4, 33, 50], 'float32');
+    const variant = await documentedVariant('dumpLogits');
+    flashinfer.singlePrefillWithKVCache(q, k, v, { causal: true, variant, variantParams: { dump } });
+    const logits: number[] = new Array(4 * 33 * 50).fill(Number.NaN);
+    variantReference(
+      { qoLen: 33, kvLen: 50, numQoHeads: 4, numKvHeads: 2, headDimQk: 64 },
+      { q: heldValues(q), k: heldValues(k), v: heldValues(v) },
+      {
+        logits: (x, { qoHeadIdx, qoIdx, kvIdx }) => {
+          logits[(qoHeadIdx * 33 + qoIdx) * 50 + kvIdx] = x;
+          return x;
+        },
+      },
+      { causal: true },
+    );
+    const written = hostValues(dump);
+    logits.forEach((logit, n) => {
+      if (Number.isNaN(logit)) expect(written[n]).toBeNaN();
+      else expect(Math.abs(written[n]! - logit)).toBeLessThan(1e-4 * Math.max(1, Math.abs(logit)));
+    });
+  });
+});
+
+describe.skipIf(!onCuda)('a variant together with other options', () => {
+  const logits = (x: number) => 3 * Math.tanh(x / 3);
+
+  it('obeys custom masks and rotary embedding', async () => {
+    const variant = await documentedVariant('softCap');
+    const shape = { qoLen: 19, kvLen: 70, numQoHeads: 4, numKvHeads: 2, headDimQk: 64 };
+    const { q, k, v } = makeInputs({ ...base, qoLens: [19], kvLens: [70] });
+    const mask = Uint8Array.from({ length: 19 * 70 }, () => Math.round(uniform()));
+    const options = { logitsSoftCap: 3, posEncodingMode: 'ROPE_LLAMA', customMask: mask } as const;
+    const inputs = { q: heldValues(q), k: heldValues(k), v: heldValues(v) };
+    const expected = attentionReference(shape, inputs, options);
+    const got = flashinfer.singlePrefillWithKVCache(q, k, v, {
+      posEncodingMode: 'ROPE_LLAMA',
+      customMask: flashinfer.tensor(mask, { shape: [19, 70], dtype: 'bool', device: testDevice }),
+      variant,
+      variantParams: { cap: 3 },
+    });
+    const tolerance = attentionTolerance('float16', { maxRopePosition: 70 });
+    expectClose(Float64Array.from(hostValues(got)), expected.out, 64, tolerance, `[seed ${testSeed}]`);
+  });
+
+  it('reads float8 keys', async () => {
+    const variant = await documentedVariant('softCap');
+    const { q, k, v } = makeInputs({ ...base, qoLens: [40], kvLens: [90] });
+    const [k8, v8] = [k, v].map((x) => x.to('float8_e4m3fn'));
+    const shape = { qoLen: 40, kvLen: 90, numQoHeads: 4, numKvHeads: 2, headDimQk: 64 };
+    const inputs = { q: heldValues(q), k: heldValues(k8!), v: heldValues(v8!) };
+    const expected = variantReference(shape, inputs, { logits });
+    const got = flashinfer.singlePrefillWithKVCache(q, k8!, v8!, { variant, variantParams: { cap: 3 } });
+    expectClose(Float64Array.from(hostValues(got)), expected.out, 64, attentionTolerance('float16'), 'float8');
+  });
+
+  it.skipIf(onCuda)('takes float32 on the cpu', async () => {
+    const example = examples.find(({ name }) => name === 'every hook')!;
+    await checkSingle(example, { ...base, dtype: 'float32', qoLens: [1], kvLens: [77] });
+    await checkSingle(example, { ...base, dtype: 'float32', headDim: 128, qoLens: [30], kvLens: [77] });
+  });
+});
+
+describe('the reference', () => {
+  it('without hooks is plain attention', () => {
+    const shape = { qoLen: 7, kvLen: 23, numQoHeads: 4, numKvHeads: 2, headDimQk: 16 };
+    const random = (n: number, stream: number) => Float64Array.from(normalArray(n, stream));
+    const inputs = { q: random(7 * 4 * 16, 0), k: random(23 * 2 * 16, 1), v: random(23 * 2 * 16, 2) };
+    const options = { causal: true, windowLeft: 6, vScale: 2 };
+    const plain = attentionReference(shape, inputs, options);
+    const hooked = variantReference(shape, inputs, {}, options);
+    expectClose(hooked.out, plain.out, 16, attentionTolerance('float32'), 'out');
+    expectLseClose(hooked.lse, plain.lse, attentionTolerance('float32'), 'lse');
+  });
+});
