@@ -44,29 +44,53 @@ struct Choose<false, A, B> {
 };
 
 /**
+ * How THREADS threads cover a tile of ROWS rows by 16-byte chunks: a pass takes some rows of one column of chunks, a
+ * power of two wide, so that a thread's chunks of a row are a fixed distance apart: 24 chunks are three columns of 8,
+ * after which the swizzle repeats.
+ */
+template <class Tile, int ROWS, int THREADS>
+struct TileCover {
+  static constexpr int kColumnChunks = Tile::kChunks & -Tile::kChunks;
+  static constexpr int kRowsPerPass = THREADS / kColumnChunks;
+  static constexpr int kPasses = (ROWS + kRowsPerPass - 1) / kRowsPerPass;
+  static_assert(kRowsPerPass * kColumnChunks == THREADS, "whole rows a pass only");
+
+  /** False where the last pass goes past the tile. */
+  static __device__ __forceinline__ bool covers(int row) { return kPasses * kRowsPerPass == ROWS || row < ROWS; }
+};
+
+/**
  * Starts copying rows [first_row, first_row + ROWS) of a matrix into a tile; rows at or past `row_limit` become zeros.
  * Every one of THREADS threads takes part. `base` points at row 0; rows are `row_stride` bytes apart.
  */
 template <class Tile, int ROWS, int THREADS>
 __device__ __forceinline__ void load_tile_async(uint32_t tile, const char* base, int64_t row_stride, int first_row,
                                                 int row_limit, int thread) {
-  constexpr int kPasses = ROWS * Tile::kChunks / THREADS;
-  constexpr int kRowsPerPass = THREADS / Tile::kChunks;
-  static_assert(kRowsPerPass * Tile::kChunks == THREADS && kPasses * kRowsPerPass == ROWS, "whole rows a pass only");
-  const int row = thread / Tile::kChunks, chunk = thread % Tile::kChunks;
-  const char* src = base + (first_row + row) * row_stride + chunk * 16;
-  const int64_t pass_stride = kRowsPerPass * row_stride;
+  using Cover = TileCover<Tile, ROWS, THREADS>;
+  const int first = thread / Cover::kColumnChunks, chunk = thread % Cover::kColumnChunks;
+  const char* src = base + (first_row + first) * row_stride + chunk * 16;
+  const int64_t pass_stride = Cover::kRowsPerPass * row_stride;
   if (first_row + ROWS <= row_limit) {
 #pragma unroll
-    for (int i = 0; i < kPasses; ++i) {
-      cp_async_16(tile + Tile::offset(row + i * kRowsPerPass, chunk), src, true);
+    for (int i = 0; i < Cover::kPasses; ++i) {
+      const int row = first + i * Cover::kRowsPerPass;
+#pragma unroll
+      for (int c = 0; c < Tile::kChunks; c += Cover::kColumnChunks) {
+        if (Cover::covers(row)) cp_async_16(tile + Tile::offset(row, chunk) + c * 16, src + c * 16, true);
+      }
       src += pass_stride;
     }
   } else {
 #pragma unroll
-    for (int i = 0; i < kPasses; ++i) {
-      const bool valid = first_row + row + i * kRowsPerPass < row_limit;
-      cp_async_16(tile + Tile::offset(row + i * kRowsPerPass, chunk), valid ? src : base, valid);
+    for (int i = 0; i < Cover::kPasses; ++i) {
+      const int row = first + i * Cover::kRowsPerPass;
+      const bool valid = first_row + row < row_limit;
+#pragma unroll
+      for (int c = 0; c < Tile::kChunks; c += Cover::kColumnChunks) {
+        if (Cover::covers(row)) {
+          cp_async_16(tile + Tile::offset(row, chunk) + c * 16, valid ? src + c * 16 : base, valid);
+        }
+      }
       src += pass_stride;
     }
   }

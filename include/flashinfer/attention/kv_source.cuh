@@ -66,14 +66,18 @@ struct PagedRow {
 template <class Tile, int ROWS, int THREADS, class OffsetOf>
 __device__ __forceinline__ void load_rows_async(uint32_t tile, const char* base, int first_row, int row_limit,
                                                 int thread, OffsetOf offset_of) {
-  constexpr int kPasses = ROWS * Tile::kChunks / THREADS;
-  constexpr int kRowsPerPass = THREADS / Tile::kChunks;
-  static_assert(kRowsPerPass * Tile::kChunks == THREADS && kPasses * kRowsPerPass == ROWS, "whole rows a pass only");
-  const int first = thread / Tile::kChunks, chunk = thread % Tile::kChunks;
+  using Cover = TileCover<Tile, ROWS, THREADS>;
+  const int first = thread / Cover::kColumnChunks, chunk = thread % Cover::kColumnChunks;
 #pragma unroll
-  for (int i = 0; i < kPasses; ++i) {
-    const int row = first + i * kRowsPerPass;
-    cp_async_16(tile + Tile::offset(row, chunk), base + offset_of(row) + chunk * 16, first_row + row < row_limit);
+  for (int i = 0; i < Cover::kPasses; ++i) {
+    const int row = first + i * Cover::kRowsPerPass;
+    if (!Cover::covers(row)) continue;
+    const uint32_t dst = tile + Tile::offset(row, chunk);
+    const char* src = base + offset_of(row) + chunk * 16;
+#pragma unroll
+    for (int c = 0; c < Tile::kChunks; c += Cover::kColumnChunks) {
+      cp_async_16(dst + c * 16, src + c * 16, first_row + row < row_limit);
+    }
   }
 }
 

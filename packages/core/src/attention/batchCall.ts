@@ -12,6 +12,7 @@ import type { VariantArgs } from './variantArgs.ts';
 export interface PlannedAttention extends AttentionNumbers {
   readonly numQoHeads: number;
   readonly numKvHeads: number;
+  /** Of q and k; headDimVoOf it v and the output. */
   readonly headDim: number;
   readonly qDtype: DType;
   readonly kvDtype: DType;

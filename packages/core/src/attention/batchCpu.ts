@@ -7,7 +7,7 @@ import type { Tensor } from '../tensor/tensor.ts';
 import { alibiSlopes } from './alibi.ts';
 import type { BatchCall } from './batchCall.ts';
 import { variantOnCpu } from './cpuAttention.ts';
-import { maskModes, posEncodingCodes } from './request.ts';
+import { headDimVoOf, maskModes, posEncodingCodes } from './request.ts';
 
 /** One call of the cpu operator a request; keys and values are read from their pages in place. */
 export function runBatchOnCpu({ planned, numbers, q, kv, out, lse }: BatchCall, buffer: Tensor): void {
@@ -37,7 +37,7 @@ export function runBatchOnCpu({ planned, numbers, q, kv, out, lse }: BatchCall, 
       numQoHeads: attention.numQoHeads,
       numKvHeads: attention.numKvHeads,
       headDimQk: attention.headDim,
-      headDimVo: attention.headDim,
+      headDimVo: headDimVoOf(attention.headDim),
       qStrideN: q.strides[0]!,
       qStrideH: q.strides[1]!,
       kStrideN: kv.k.strideN,

@@ -10,6 +10,7 @@ import { alibiSlopes } from './alibi.ts';
 import type { BatchCall, PlannedAttention, ReadKv } from './batchCall.ts';
 import { pageSizeMultiplier } from './batchKernel.ts';
 import type { KvView } from './pagedKvCache.ts';
+import { headDimVoOf } from './request.ts';
 
 /** Launches the planned kernels. */
 export function runBatchOnCuda(caller: string, call: BatchCall, buffer: Tensor): void {
@@ -19,8 +20,8 @@ export function runBatchOnCuda(caller: string, call: BatchCall, buffer: Tensor):
   checkRows(caller, attention, q, out, kv);
   const stream = currentStream(deviceIndex);
   const base = buffer.ptr;
-  const partialO =
-    layout.partialRows === 0 ? 0 : workspace(deviceIndex, layout.partialRows * (attention.headDim + 1) * 4);
+  const headDimVo = headDimVoOf(attention.headDim);
+  const partialO = layout.partialRows === 0 ? 0 : workspace(deviceIndex, layout.partialRows * (headDimVo + 1) * 4);
   const args: Record<string, number | bigint> = {
     q: q.ptr,
     k: kv.k.ptr,
@@ -31,7 +32,7 @@ export function runBatchOnCuda(caller: string, call: BatchCall, buffer: Tensor):
     alibi_slopes: attention.posEncodingMode === 'ALIBI' ? alibiSlopes(attention.numQoHeads, device).ptr : 0,
     kv_indices: base + layout.pages * 4,
     partial_o: partialO,
-    partial_lse: partialO + layout.partialRows * attention.headDim * 4,
+    partial_lse: partialO + layout.partialRows * headDimVo * 4,
     counters: layout.counters === 0 ? 0 : zeroedCounters(deviceIndex, layout.counters),
     work: base,
     requests: base + layout.records * 4,

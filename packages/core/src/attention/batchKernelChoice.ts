@@ -6,6 +6,7 @@ import type { BatchRequests, BatchShape } from './batchPlan.ts';
 import { chooseDecodeTile, decodeRows, decodeSharedBytes } from './decodeKernel.ts';
 import { blocksPerSm, type DeviceLimits } from './deviceLimits.ts';
 import { choosePrefillTile, prefillSharedBytes } from './prefillKernel.ts';
+import { headDimVoOf } from './request.ts';
 import { cachedSpec } from './specCache.ts';
 
 /** Kernels and tiles of a plan. `maxBatchSize`: for any lengths within a graph's maxima, not for this plan's. */
@@ -33,7 +34,7 @@ function decodeKernels(attention: PlannedAttention, blocks: number, limits: Devi
   const shape: BatchShape = {
     numQoHeads: attention.numQoHeads,
     numKvHeads: attention.numKvHeads,
-    headDim: attention.headDim,
+    headDimVo: headDimVoOf(attention.headDim),
     windowLeft: attention.windowLeft,
     tileRows: decodeRows,
     kvTile: tile.kvTile,
@@ -53,7 +54,7 @@ function prefillKernels(attention: PlannedAttention, rows: number, limits: Devic
   const shape: BatchShape = {
     numQoHeads: attention.numQoHeads,
     numKvHeads: attention.numKvHeads,
-    headDim: attention.headDim,
+    headDimVo: headDimVoOf(attention.headDim),
     windowLeft: attention.windowLeft,
     tileRows: tile.mTiles * 64,
     kvTile: tile.kvTile,

@@ -32,8 +32,9 @@ export interface BatchWrapperOptions {
 export interface BatchPlanOptions {
   numQoHeads: number;
   numKvHeads: number;
+  /** Of q and k: 64, 128, 192 or 256. */
   headDimQk: number;
-  /** Default headDimQk. */
+  /** Of v and the output: headDimQk, which is the default, or 128 with headDimQk 192. */
   headDimVo?: number;
   posEncodingMode?: PosEncodingMode;
   /** Tokens left of a query's own position that stay visible. Default -1: all. */
@@ -90,7 +91,7 @@ export type BatchPrefillRaggedPlanOptions = BatchPlanOptions &
 
 /** Options of a wrapper's `run()`. */
 export interface BatchRunOptions {
-  /** Shape and dtype as q; may be strided. Default: a new tensor. */
+  /** Shape as q, with headDimVo; dtype of q; may be strided. Default: a new tensor. */
   out?: Tensor;
   /** float32 `[numTokens, numQoHeads]`, contiguous; where to write the lse with returnLse. Default: a new tensor. */
   lse?: Tensor;

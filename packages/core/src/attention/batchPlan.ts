@@ -14,7 +14,7 @@ export interface BatchRequests {
 export interface BatchShape {
   readonly numQoHeads: number;
   readonly numKvHeads: number;
-  readonly headDim: number;
+  readonly headDimVo: number;
   /** Packed query rows of a block, and keys of a tile. */
   readonly tileRows: number;
   readonly kvTile: number;
@@ -250,8 +250,8 @@ function writeRecords(
   }
 }
 
-function mergeBlocks(qoLen: number, { numQoHeads, headDim }: BatchShape): number {
-  return Math.ceil((qoLen * numQoHeads * headDim) / mergeElements);
+function mergeBlocks(qoLen: number, { numQoHeads, headDimVo }: BatchShape): number {
+  return Math.ceil((qoLen * numQoHeads * headDimVo) / mergeElements);
 }
 
 function writeMergeItems(

@@ -13,6 +13,7 @@ import { BatchWrapper } from './batchWrapper.ts';
 import { hostIndptr } from './hostArray.ts';
 import { raggedView } from './pagedKvCache.ts';
 import { readPageTable } from './pageTable.ts';
+import { headDimVoOf } from './request.ts';
 
 const sharedNames = [
   'qoIndptr',
@@ -77,10 +78,10 @@ export class BatchPrefillWithPagedKVCacheWrapper extends BatchWrapper {
   }
 
   /**
-   * @param q `[qoIndptr[batchSize], numQoHeads, headDim]`, the planned qDtype
+   * @param q `[qoIndptr[batchSize], numQoHeads, headDimQk]`, the planned qDtype
    * @param pagedKVCache NHD `[numPages, 2, pageSize, numKvHeads, headDim]`, HND `[numPages, 2, numKvHeads, pageSize,
    *   headDim]`, or `[k, v]` without dimension 1; pages may be strided
-   * @returns `o` as q; with `returnLse` `[o, lse]`, lse `[numTokens, numQoHeads]` float32, base 2 unless `lseBase` is `'e'`
+   * @returns `o` as q, with headDimVo; with `returnLse` `[o, lse]`, lse `[numTokens, numQoHeads]` float32, base 2 unless `lseBase` is `'e'`
    */
   run(q: Tensor, pagedKVCache: PagedKVCache, options: BatchRunOptions & { returnLse: true }): [Tensor, Tensor];
   run(q: Tensor, pagedKVCache: PagedKVCache, options?: BatchRunOptions & { returnLse?: false }): Tensor;
@@ -125,18 +126,18 @@ export class BatchPrefillWithRaggedKVCacheWrapper extends BatchWrapper {
   }
 
   /**
-   * @param q `[qoIndptr[batchSize], numQoHeads, headDim]`, the planned qDtype
-   * @param k NHD `[kvIndptr[batchSize], numKvHeads, headDim]`, HND `[numKvHeads, kvIndptr[batchSize], headDim]`
-   * @param v as k
-   * @returns `o` as q; with `returnLse` `[o, lse]`, lse `[numTokens, numQoHeads]` float32, base 2 unless `lseBase` is `'e'`
+   * @param q `[qoIndptr[batchSize], numQoHeads, headDimQk]`, the planned qDtype
+   * @param k NHD `[kvIndptr[batchSize], numKvHeads, headDimQk]`, HND `[numKvHeads, kvIndptr[batchSize], headDimQk]`
+   * @param v as k, with headDimVo
+   * @returns `o` as q, with headDimVo; with `returnLse` `[o, lse]`, lse `[numTokens, numQoHeads]` float32, base 2 unless `lseBase` is `'e'`
    */
   run(q: Tensor, k: Tensor, v: Tensor, options: BatchRunOptions & { returnLse: true }): [Tensor, Tensor];
   run(q: Tensor, k: Tensor, v: Tensor, options?: BatchRunOptions & { returnLse?: false }): Tensor;
   run(q: Tensor, k: Tensor, v: Tensor, options: BatchRunOptions = {}): Tensor | [Tensor, Tensor] {
     return this.runRequests(q, options, (check, { numKvHeads, headDim, kvDtype }, rows) => {
-      const dims = this.kvLayout === 'NHD' ? [rows, numKvHeads, headDim] : [numKvHeads, rows, headDim];
+      const dims = this.kvLayout === 'NHD' ? [rows, numKvHeads] : [numKvHeads, rows];
       const rule = { dtypes: [kvDtype], device: this.device, lastDimContiguous: true } as const;
-      check.tensor('k', k, dims, rule).tensor('v', v, dims, rule);
+      check.tensor('k', k, [...dims, headDim], rule).tensor('v', v, [...dims, headDimVoOf(headDim)], rule);
       return { k: raggedView(k, this.kvLayout), v: raggedView(v, this.kvLayout), tensors: { k, v } };
     });
   }

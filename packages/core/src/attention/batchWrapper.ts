@@ -21,7 +21,7 @@ import { positiveInteger } from './hostArray.ts';
 import { checkBackend, type KvLayout, readBatchNumbers, readRunNumbers } from './options.ts';
 import { readPagedKvCache } from './pagedKvCache.ts';
 import { PlanBuffer, type PlanMaxima } from './planBuffer.ts';
-import { checkHeadDim, checkHeads, checkNoOverlap } from './request.ts';
+import { checkHeadDim, checkHeads, checkNoOverlap, headDimVoOf } from './request.ts';
 import { readVariantArgs } from './variantArgs.ts';
 
 const qDtypes: readonly DType[] = ['float16', 'bfloat16'];
@@ -69,7 +69,7 @@ export abstract class BatchWrapper {
   /** Bytes of scratch that `run()` uses for the current plan; the library owns it. */
   workspaceSize(): number {
     const { layout, attention } = this.requirePlan('workspaceSize');
-    return layout.partialRows * (attention.headDim + 1) * 4;
+    return layout.partialRows * (headDimVoOf(attention.headDim) + 1) * 4;
   }
 
   /** The kernels of the current plan, for `warmup(wrapper)`. */
@@ -129,10 +129,11 @@ export abstract class BatchWrapper {
     const numbers = readRunNumbers(caller, options, attention);
     const check = new Checker(caller);
     const dims = [numTokens, attention.numQoHeads, attention.headDim];
+    const outDims = [numTokens, attention.numQoHeads, headDimVoOf(attention.headDim)];
     check.tensor('q', q, dims, { dtypes: [attention.qDtype], device: this.device, lastDimContiguous: true });
     const kv = readKv(check, attention, planned.kvExtent);
     if (options.out !== undefined) {
-      check.tensor('out', options.out, dims, {
+      check.tensor('out', options.out, outDims, {
         dtypes: [attention.qDtype],
         device: this.device,
         lastDimContiguous: true,
@@ -142,7 +143,7 @@ export abstract class BatchWrapper {
     const variantArgs = readVariantArgs(check, attention.variant, options.variantParams, this.device);
     const lseDims = [numTokens, attention.numQoHeads];
     check.optionalTensor('lse', options.lse, lseDims, { dtypes: ['float32'], device: this.device, contiguous: true });
-    const out = options.out ?? empty(dims, { dtype: attention.qDtype, device: this.device });
+    const out = options.out ?? empty(outDims, { dtype: attention.qDtype, device: this.device });
     const wantsLse = options.returnLse === true;
     const lse = wantsLse ? (options.lse ?? empty(lseDims, { dtype: 'float32', device: this.device })) : undefined;
     logCall(caller, { q, options });
@@ -191,10 +192,12 @@ export abstract class BatchWrapper {
     const headDim = positiveInteger(caller, 'headDimQk', options.headDimQk);
     checkHeads(caller, numQoHeads, numKvHeads);
     checkHeadDim(caller, headDim);
-    if (options.headDimVo !== undefined && options.headDimVo !== headDim) {
+    const { headDimVo = headDim } = options;
+    if (headDimVo !== headDimVoOf(headDim)) {
       throw new UnsupportedError(
         'ERR_FLASHINFER_UNSUPPORTED_HEAD_DIM',
-        `${caller}: headDimVo is ${options.headDimVo}; expected headDimQk=${headDim}; pad the smaller one with zeros`,
+        `${caller}: headDimVo is ${headDimVo} with headDimQk=${headDim}; expected ${headDimVoOf(headDim)}; pad the ` +
+          'smaller one with zeros',
       );
     }
     const numbers = readBatchNumbers(caller, options, allowed, this.kvLayout, headDim);

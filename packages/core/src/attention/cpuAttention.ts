@@ -5,7 +5,7 @@ import { UnsupportedError } from '../errors.ts';
 import { native } from '../native/load.ts';
 import { dtypes } from '../tensor/dtype.ts';
 import { alibiSlopes } from './alibi.ts';
-import { type AttentionRequest, maskModes, posEncodingCodes } from './request.ts';
+import { type AttentionRequest, headDimVoOf, maskModes, posEncodingCodes } from './request.ts';
 
 export function runOnCpu(request: AttentionRequest): void {
   if (request.variant !== undefined) throw variantOnCpu(request.variant.name);
@@ -24,7 +24,7 @@ export function runOnCpu(request: AttentionRequest): void {
     numQoHeads: request.numQoHeads,
     numKvHeads: request.numKvHeads,
     headDimQk: headDim,
-    headDimVo: headDim,
+    headDimVo: headDimVoOf(headDim),
     qStrideN: request.qStrideN,
     qStrideH: request.qStrideH,
     kStrideN: request.kStrideN,

@@ -4,7 +4,7 @@ import type { KernelSpec } from '../jit/spec.ts';
 import { dtypes } from '../tensor/dtype.ts';
 import { blocksPerSm, type DeviceLimits } from './deviceLimits.ts';
 import { type KernelOptions, optionsName, prelude, typeArguments, variantArguments } from './kernelName.ts';
-import type { AttentionRequest } from './request.ts';
+import { type AttentionRequest, headDimVoOf } from './request.ts';
 import { singleParamsOf } from './singleParams.ts';
 import { firstVisibleKey, type KvSplit, splitKv } from './splitKv.ts';
 
@@ -36,12 +36,14 @@ const tiles: readonly DecodeTile[] = [
 /** Bytes of dynamic shared memory; DecodeConfig::kSharedBytes says the same, and the kernel checks what it is given. */
 export function decodeSharedBytes(o: KernelOptions, tile: DecodeTile): number {
   const kvBytes = dtypes[o.kvDtype].bytes;
-  const stage = tile.kvTile * 2 * o.headDim * kvBytes;
-  const operands = kvBytes === 1 ? tile.kvTile * 2 * o.headDim * 2 : 0;
+  const headDimVo = headDimVoOf(o.headDim);
+  const keyAndValue = tile.kvTile * (o.headDim + headDimVo);
+  const stage = keyAndValue * kvBytes;
+  const operands = kvBytes === 1 ? keyAndValue * 2 : 0;
   const query = decodeRows * o.headDim * 2;
   const frequencies = o.posEncodingMode === 'ROPE_LLAMA' ? (o.headDim / 2) * 8 : 0;
   const main = query + tile.warps * (tile.stages * stage + operands) + frequencies;
-  return Math.max(main, tile.warps * decodeRows * (o.headDim + 2) * 4);
+  return Math.max(main, tile.warps * decodeRows * (headDimVo + 2) * 4);
 }
 
 /**
@@ -100,7 +102,7 @@ export function planDecode(r: AttentionRequest, limits: DeviceLimits): DecodePla
     sharedBytes,
     kvBegin,
     rowTiles,
-    partialO: states * r.headDim,
+    partialO: states * headDimVoOf(r.headDim),
     partialLse: states,
     counters: split.numSplits > 1 ? blocks : 0,
   };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // C++ types and readable names of the compile-time options that all attention kernels share.
 import { dtypes } from '../tensor/dtype.ts';
-import type { AttentionRequest } from './request.ts';
+import { type AttentionRequest, headDimVoOf } from './request.ts';
 import type { AttentionVariant } from './variant.ts';
 import { variantSource, variantType } from './variantSource.ts';
 
@@ -17,7 +17,7 @@ export type KernelOptions = Pick<
 /** Template arguments `T, KvT, D_QK, D_VO`. */
 export function typeArguments(o: KernelOptions): string {
   const cpp = (dtype: AttentionRequest['qDtype']): string => `flashinfer::${dtypes[dtype].cpp}`;
-  return `${cpp(o.qDtype)}, ${cpp(o.kvDtype)}, ${o.headDim}, ${o.headDim}`;
+  return `${cpp(o.qDtype)}, ${cpp(o.kvDtype)}, ${o.headDim}, ${headDimVoOf(o.headDim)}`;
 }
 
 /** Template arguments `Variant, Visible, PosEncodingMode`. */
@@ -32,7 +32,7 @@ export function variantArguments(o: KernelOptions): string {
 export function optionsName(o: KernelOptions): string {
   const parts: string[] = [dtypes[o.qDtype].short];
   if (o.kvDtype !== o.qDtype) parts.push('kv', dtypes[o.kvDtype].short);
-  parts.push(`hd${o.headDim}`);
+  parts.push(headDimName(o.headDim));
   if (o.maskMode !== 'none') parts.push(o.maskMode);
   if (o.posEncodingMode !== 'NONE') parts.push(o.posEncodingMode === 'ALIBI' ? 'alibi' : 'rope');
   if (o.windowLeft >= 0) parts.push('swa');
@@ -53,7 +53,14 @@ export function mergeArguments(o: Pick<KernelOptions, 'qDtype' | 'headDim' | 'va
   name: string;
 } {
   const { cpp, short } = dtypes[o.qDtype];
-  const plain = { config: `flashinfer::${cpp}, ${o.headDim}`, name: `${short}_hd${o.headDim}` };
+  const headDimVo = headDimVoOf(o.headDim);
+  const plain = { config: `flashinfer::${cpp}, ${headDimVo}`, name: `${short}_hd${headDimVo}` };
   if (o.variant === undefined) return plain;
   return { config: `${plain.config}, ${variantType}`, name: `${plain.name}_${o.variant.id}` };
+}
+
+/** `hd128`, or both dimensions where they differ. */
+function headDimName(headDim: number): string {
+  const headDimVo = headDimVoOf(headDim);
+  return headDimVo === headDim ? `hd${headDim}` : `hd${headDim}x${headDimVo}`;
 }

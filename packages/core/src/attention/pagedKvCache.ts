@@ -7,6 +7,7 @@ import { dtypes } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import type { PagedKVCache } from './batchOptions.ts';
 import type { KvLayout } from './options.ts';
+import { headDimVoOf } from './request.ts';
 
 /** Addresses and strides (elements) of one half of a KV input; ragged inputs have no page stride. */
 export interface KvView {
@@ -20,6 +21,7 @@ export interface KvRule {
   readonly layout: KvLayout;
   readonly pageSize: number;
   readonly numKvHeads: number;
+  /** Of k; headDimVoOf it v. */
   readonly headDim: number;
   readonly dtype: DType;
   readonly device: Device;
@@ -32,17 +34,25 @@ export function readPagedKvCache(
   rule: KvRule,
 ): { k: KvView; v: KvView; numPages: number; tensors: Record<string, Tensor> } {
   const { layout, pageSize, numKvHeads, headDim, dtype, device } = rule;
-  const page = layout === 'NHD' ? [pageSize, numKvHeads, headDim] : [numKvHeads, pageSize, headDim];
+  const page = layout === 'NHD' ? [pageSize, numKvHeads] : [numKvHeads, pageSize];
+  const headDimVo = headDimVoOf(headDim);
   const tensorRule = { dtypes: [dtype], device, lastDimContiguous: true } as const;
   if (Array.isArray(cache)) {
     const [k, v] = cache as readonly [Tensor, Tensor];
-    check.tensor('kCache', k, ['numPages', ...page], tensorRule);
-    check.tensor('vCache', v, ['numPages', ...page], tensorRule);
+    check.tensor('kCache', k, ['numPages', ...page, headDim], tensorRule);
+    check.tensor('vCache', v, ['numPages', ...page, headDimVo], tensorRule);
     const tensors = { kCache: k, vCache: v };
     return { k: view(k, 0, 1, layout), v: view(v, 0, 1, layout), numPages: check.dim('numPages'), tensors };
   }
   const both = cache as Tensor;
-  check.tensor('pagedKVCache', both, ['numPages', 2, ...page], tensorRule);
+  if (headDimVo !== headDim) {
+    throw check.error(
+      'ERR_FLASHINFER_INVALID_SHAPE',
+      `pagedKVCache is one value and headDimQk=${headDim} differs from headDimVo=${headDimVo}; expected a pair of ` +
+        'tensors, since k and v of one tensor have one head dimension; pass [k, v]',
+    );
+  }
+  check.tensor('pagedKVCache', both, ['numPages', 2, ...page, headDim], tensorRule);
   const half = (both.strides[1] ?? 0) * dtypes[dtype].bytes;
   const tensors = { pagedKVCache: both };
   return { k: view(both, 0, 2, layout), v: view(both, half, 2, layout), numPages: check.dim('numPages'), tensors };

@@ -61,7 +61,7 @@ export class PlanBuffer {
     const items = uncut + 2 * Math.ceil(shape.slots / heads);
     const merges = shape.mergesInPlace
       ? 0
-      : maxima.batchSize + Math.ceil((maxima.numTokens * shape.numQoHeads * shape.headDim) / 512);
+      : maxima.batchSize + Math.ceil((maxima.numTokens * shape.numQoHeads * shape.headDimVo) / 512);
     if (cut.numItems > items || cut.numMergeItems > merges) {
       throw new InvalidArgumentError(
         'ERR_FLASHINFER_INVALID_ARGUMENT',

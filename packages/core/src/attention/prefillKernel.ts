@@ -11,7 +11,7 @@ import {
   typeArguments,
   variantArguments,
 } from './kernelName.ts';
-import type { AttentionRequest } from './request.ts';
+import { type AttentionRequest, headDimVoOf } from './request.ts';
 import { singleParamsOf } from './singleParams.ts';
 import { firstVisibleKey, type KvSplit, splitKv } from './splitKv.ts';
 
@@ -29,16 +29,17 @@ const minBlocksPerSm = 2;
 /** Bytes of dynamic shared memory; PrefillConfig::kSharedBytes says the same, and the kernel checks what it is given. */
 export function prefillSharedBytes(o: KernelOptions, tile: PrefillTile, paged = false): number {
   const query = tile.mTiles * 64 * o.headDim * 2;
-  const operands = tile.kvTile * 2 * o.headDim * 2;
-  const landing = dtypes[o.kvDtype].bytes === 1 ? tile.kvTile * 2 * o.headDim : 0;
+  const keyAndValue = tile.kvTile * (o.headDim + headDimVoOf(o.headDim));
+  const operands = keyAndValue * 2;
+  const landing = dtypes[o.kvDtype].bytes === 1 ? keyAndValue : 0;
   const frequencies = o.posEncodingMode === 'ROPE_LLAMA' ? (o.headDim / 2) * 8 : 0;
   const rowOffsets = paged ? 2 * tile.kvTile * 16 : 0;
   return query + operands + landing + frequencies + rowOffsets;
 }
 
 /**
- * Two m16 tiles a warp halve the shared-memory traffic of K and V but need 128 accumulators at headDim 128, and do not
- * fit at 256. Measured on H200, L8192, full, bf16, TFLOP/s: d128 2×64 417, 2×48 400, 2×32 369, 1×64 331; d64 2×64 323;
+ * Two m16 tiles a warp halve the shared-memory traffic of K and V but need 128 accumulators with values of 128, and do
+ * not fit at 256. Measured on H200, L8192, full, bf16, TFLOP/s: d128 2×64 417, 2×48 400, 2×32 369, 1×64 331; d64 2×64 323;
  * d256 1×64 344, 1×32 299.
  */
 export function choosePrefillTile(
@@ -47,7 +48,7 @@ export function choosePrefillTile(
   limits: DeviceLimits,
   paged = false,
 ): PrefillTile {
-  const mTiles = o.headDim <= 128 && packedRows > 64 ? 2 : 1;
+  const mTiles = headDimVoOf(o.headDim) <= 128 && packedRows > 64 ? 2 : 1;
   for (const kvTile of [64, 32, 16] as const) {
     const tile = { mTiles, kvTile } as const;
     if (prefillSharedBytes(o, tile, paged) <= limits.sharedPerBlock) return tile;
@@ -87,7 +88,7 @@ export function mergeSpec(o: Pick<KernelOptions, 'qDtype' | 'headDim' | 'variant
 
 /** Blocks of merge_splits: one thread merges four output elements. */
 export function mergeBlocks(r: AttentionRequest): number {
-  return Math.ceil((r.qoLen * r.numQoHeads * r.headDim) / 4 / threads);
+  return Math.ceil((r.qoLen * r.numQoHeads * headDimVoOf(r.headDim)) / 4 / threads);
 }
 
 export interface PrefillPlan extends KvSplit {
@@ -110,5 +111,14 @@ export function planPrefill(r: AttentionRequest, limits: DeviceLimits): PrefillP
   const split = splitKv({ kvBegin, kvLen: r.kvLen, kvTile: tile.kvTile }, queryTiles * r.numKvHeads, slots, 4);
   const rows = split.numSplits > 1 ? split.numSplits * r.qoLen * r.numQoHeads : 0;
   const { numSplits, kvChunk } = split;
-  return { numSplits, kvChunk, tile, sharedBytes, kvBegin, queryTiles, partialO: rows * r.headDim, partialLse: rows };
+  return {
+    numSplits,
+    kvChunk,
+    tile,
+    sharedBytes,
+    kvBegin,
+    queryTiles,
+    partialO: rows * headDimVoOf(r.headDim),
+    partialLse: rows,
+  };
 }

@@ -26,6 +26,7 @@ export interface AttentionRequest extends AttentionNumbers {
   readonly kvLen: number;
   readonly numQoHeads: number;
   readonly numKvHeads: number;
+  /** Of q and k; {@link headDimVoOf} it v and the output. */
   readonly headDim: number;
   readonly qStrideN: number;
   readonly qStrideH: number;
@@ -43,14 +44,28 @@ export interface AttentionRequest extends AttentionNumbers {
   readonly variantArgs: VariantArgs;
 }
 
-/** Head dimensions the kernels are built for; the cpu device keeps to the same list, so that code moves unchanged. */
-export const supportedHeadDims: readonly number[] = [64, 128, 256];
+/**
+ * Head dimensions the kernels are built for, of q and k, and what v and the output have with each: 192/128 is
+ * DeepSeek's prefill. The cpu device keeps to the same list, so that code moves unchanged.
+ */
+const valueDims: ReadonlyMap<number, number> = new Map([
+  [64, 64],
+  [128, 128],
+  [192, 128],
+  [256, 256],
+]);
+
+/** Head dimension of v and of the output for one of q and k. */
+export function headDimVoOf(headDim: number): number {
+  return valueDims.get(headDim) ?? headDim;
+}
 
 export function checkHeadDim(functionName: string, headDim: number): void {
-  if (supportedHeadDims.includes(headDim)) return;
+  if (valueDims.has(headDim)) return;
+  const supported = [...valueDims].map(([qk, vo]) => (qk === vo ? qk : `${qk} (with headDimVo ${vo})`));
   throw new UnsupportedError(
     'ERR_FLASHINFER_UNSUPPORTED_HEAD_DIM',
-    `${functionName}: headDim is ${headDim}; expected one of ${supportedHeadDims.join(', ')}; ` +
+    `${functionName}: headDim is ${headDim}; expected one of ${supported.join(', ')}; ` +
       'pad q, k and v with zeros to the next one and pass smScale',
   );
 }

@@ -17,7 +17,7 @@ import {
   type SingleDecodeOptions,
   type SinglePrefillOptions,
 } from './options.ts';
-import { type AttentionRequest, checkHeadDim, checkHeads, checkNoOverlap } from './request.ts';
+import { type AttentionRequest, checkHeadDim, checkHeads, checkNoOverlap, headDimVoOf } from './request.ts';
 import { readVariantArgs } from './variantArgs.ts';
 
 /**
@@ -25,12 +25,12 @@ import { readVariantArgs } from './variantArgs.ts';
  * o[h] = softmax(smScale · q[h]·Kᵀ) · V, with grouped-query attention when numQoHeads > numKvHeads.
  * @param q `[numQoHeads, headDim]` float16 | bfloat16 (cpu: float32 too), last dimension contiguous
  * @param k NHD `[kvLen, numKvHeads, headDim]`, HND `[numKvHeads, kvLen, headDim]`; dtype of q, or float8
- * @param v as k
+ * @param v as k; its headDim is 128 where that of q and k is 192
  * @param options see {@link SingleDecodeOptions}
- * @returns `o` `[numQoHeads, headDim]`, dtype of q; with `returnLse` `[o, lse]`, lse `[numQoHeads]` float32, base 2
+ * @returns `o` `[numQoHeads, headDim of v]`, dtype of q; with `returnLse` `[o, lse]`, lse `[numQoHeads]` float32, base 2
  *   unless `lseBase` is `'e'`. With no visible key o is 0 and lse is -Infinity.
  * @throws {InvalidArgumentError} on a wrong shape, dtype, device, stride or option
- * @throws {UnsupportedError} on a headDim other than 64, 128, 256, or bfloat16 before sm_80
+ * @throws {UnsupportedError} on a headDim other than 64, 128, 192 (with 128 of v), 256, or bfloat16 before sm_80
  * @remarks Asynchronous on the current stream; accumulates in float32; the same call gives the same bits.
  * @see FlashInfer `single_decode_with_kv_cache`; arXiv:2501.01005
  * @example
@@ -74,12 +74,12 @@ export function singleDecodeWithKVCache(
  * stands at position i + kvLen - qoLen.
  * @param q `[qoLen, numQoHeads, headDim]` float16 | bfloat16 (cpu: float32 too), last dimension contiguous
  * @param k NHD `[kvLen, numKvHeads, headDim]`, HND `[numKvHeads, kvLen, headDim]`; dtype of q, or float8
- * @param v as k
+ * @param v as k; its headDim is 128 where that of q and k is 192
  * @param options see {@link SinglePrefillOptions}
- * @returns `o` as q; with `returnLse` `[o, lse]`, lse `[qoLen, numQoHeads]` float32, base 2 unless `lseBase` is `'e'`.
- *   A row that sees no key has o 0 and lse -Infinity.
+ * @returns `o` as q, with the headDim of v; with `returnLse` `[o, lse]`, lse `[qoLen, numQoHeads]` float32, base 2
+ *   unless `lseBase` is `'e'`. A row that sees no key has o 0 and lse -Infinity.
  * @throws {InvalidArgumentError} on a wrong shape, dtype, device, stride or option
- * @throws {UnsupportedError} on a headDim other than 64, 128, 256, or bfloat16 before sm_80
+ * @throws {UnsupportedError} on a headDim other than 64, 128, 192 (with 128 of v), 256, or bfloat16 before sm_80
  * @remarks Asynchronous on the current stream; accumulates in float32; the same call gives the same bits.
  * @see FlashInfer `single_prefill_with_kv_cache`; arXiv:2307.08691
  * @example
@@ -146,14 +146,19 @@ function makeRequest(
   const headDim = check.dim('headDim');
   const numbers = readNumbers(functionName, options, allowed, headDim);
   const nhd = numbers.kvLayout === 'NHD';
-  const kvDims = nhd ? ['kvLen', 'numKvHeads', 'headDim'] : ['numKvHeads', 'kvLen', 'headDim'];
+  const kvDims = nhd ? ['kvLen', 'numKvHeads'] : ['numKvHeads', 'kvLen'];
+  const headDimVo = headDimVoOf(headDim);
   const { device } = q;
-  check.tensor('k', k, kvDims, {
+  check.tensor('k', k, [...kvDims, 'headDim'], {
     dtypes: [q.dtype, 'float8_e4m3fn', 'float8_e5m2'],
     device,
     lastDimContiguous: true,
   });
-  check.tensor('v', v, kvDims, { dtypes: [k.dtype], device, lastDimContiguous: true });
+  check.tensor('v', v, [...kvDims, headDimVo === headDim ? 'headDim' : headDimVo], {
+    dtypes: [k.dtype],
+    device,
+    lastDimContiguous: true,
+  });
   const numQoHeads = check.dim('numQoHeads');
   const numKvHeads = check.dim('numKvHeads');
   const kvLen = check.dim('kvLen');
@@ -161,12 +166,13 @@ function makeRequest(
   checkHeadDim(functionName, headDim);
   checkHeads(functionName, numQoHeads, numKvHeads);
   checkBackend(functionName, options.backend, device);
+  const outShape = [...q.shape.slice(0, -1), headDimVo];
   if (options.out !== undefined) {
-    check.tensor('out', options.out, qDims, { dtypes: [q.dtype], device, lastDimContiguous: true });
+    check.tensor('out', options.out, outShape, { dtypes: [q.dtype], device, lastDimContiguous: true });
     checkNoOverlap(functionName, options.out, { q, k, v });
   }
   const mask = resolveCustomMask(functionName, check, options, qoLen, kvLen, device);
-  const out = options.out ?? empty(q.shape, { dtype: q.dtype, device });
+  const out = options.out ?? empty(outShape, { dtype: q.dtype, device });
   const lse = options.returnLse === true ? empty(q.shape.slice(0, -1), { dtype: 'float32', device }) : undefined;
   const rows = (tensor: Tensor): number => (qDims.length === 3 ? tensor.strides[0]! : 0);
   const heads = (tensor: Tensor): number => tensor.strides[qDims.length - 2]!;

@@ -24,6 +24,8 @@ export interface AttentionCase {
   readonly numQoHeads: number;
   readonly numKvHeads: number;
   readonly headDim: number;
+  /** Default headDim. */
+  readonly headDimVo?: number;
   readonly dtype: FloatDType;
   readonly kvDtype?: KvDType;
   readonly kvLayout?: 'NHD' | 'HND';
@@ -53,7 +55,7 @@ export function caseLabel(c: AttentionCase): string {
   const mask = c.maskDensity === undefined ? '' : ` mask${c.packedMask ? ' packed' : ''}`;
   const options = JSON.stringify({ ...c.options, ...c.operatorOptions });
   const dtypes = kvDtype && kvDtype !== dtype ? `${dtype}/${kvDtype}` : dtype;
-  return `${lengths} h${numQoHeads}/${numKvHeads} d${c.headDim} ${dtypes} ${kvLayout}${mask} ${options}`;
+  return `${lengths} h${numQoHeads}/${numKvHeads} d${c.headDim}${c.headDimVo ? `/${c.headDimVo}` : ''} ${dtypes} ${kvLayout}${mask} ${options}`;
 }
 
 export interface PreparedCase {
@@ -69,23 +71,22 @@ export interface PreparedCase {
 
 /** Makes the tensors; `inputs` holds what they contain after rounding. */
 export function prepareCase(c: AttentionCase): PreparedCase {
-  const { kvLen, numQoHeads, numKvHeads, headDim, kvLayout = 'NHD' } = c;
+  const { kvLen, numQoHeads, numKvHeads, headDim, headDimVo = headDim, kvLayout = 'NHD' } = c;
   const qoLen = c.qoLen ?? 1;
   const values = {
     q: normalArray(qoLen * numQoHeads * headDim, 0),
     k: normalArray(kvLen * numKvHeads * headDim, 1),
-    v: normalArray(kvLen * numKvHeads * headDim, 2),
+    v: normalArray(kvLen * numKvHeads * headDimVo, 2),
   };
   c.prepare?.(values);
   const qShape = c.qoLen === undefined ? [numQoHeads, headDim] : [qoLen, numQoHeads, headDim];
-  const kvShape = [kvLen, numKvHeads, headDim];
   const kvDtype = c.kvDtype ?? c.dtype;
   const q = deviceTensor(values.q, qShape, c.dtype);
-  const kNhd = deviceTensor(values.k, kvShape, kvDtype);
-  const vNhd = deviceTensor(values.v, kvShape, kvDtype);
+  const kNhd = deviceTensor(values.k, [kvLen, numKvHeads, headDim], kvDtype);
+  const vNhd = deviceTensor(values.v, [kvLen, numKvHeads, headDimVo], kvDtype);
   const mask = c.maskDensity === undefined ? undefined : maskArray(qoLen * kvLen, 3, c.maskDensity);
   return {
-    shape: { qoLen, kvLen, numQoHeads, numKvHeads, headDimQk: headDim },
+    shape: { qoLen, kvLen, numQoHeads, numKvHeads, headDimQk: headDim, headDimVo },
     q,
     k: kvLayout === 'NHD' ? kNhd : kNhd.transpose(0, 1).contiguous(),
     v: kvLayout === 'NHD' ? vNhd : vNhd.transpose(0, 1).contiguous(),
@@ -132,7 +133,7 @@ export function referenceOf(prepared: PreparedCase): AttentionReference & { rows
 /** Runs the case with a poisoned `out` and with lse, and checks values, shapes, dtypes and that all rows were written. */
 export function runCase(c: AttentionCase): void {
   const prepared = prepareCase(c);
-  const out = poisoned(prepared.q.shape, c.dtype);
+  const out = poisoned([...prepared.q.shape.slice(0, -1), c.headDimVo ?? c.headDim], c.dtype);
   const result = callAttention(prepared, { ...prepared.options, out, returnLse: true });
   expect(result.out).toBe(out);
   const lse = result.lse!;
@@ -151,8 +152,9 @@ export function expectMatches(
   const ropePosition = c.options?.posEncodingMode === 'ROPE_LLAMA' ? Math.max(shape.kvLen, shape.qoLen) : 0;
   const tolerance = attentionTolerance(c.dtype, { maxRopePosition: ropePosition });
   const label = `[seed ${testSeed}] ${caseLabel(c)}`;
-  const rowValues = shape.numQoHeads * shape.headDimQk;
-  expectClose(takeRows(out, reference.rows, rowValues), reference.out, shape.headDimQk, tolerance, `${label} out`);
+  const { headDimVo = shape.headDimQk } = shape;
+  const rowValues = shape.numQoHeads * headDimVo;
+  expectClose(takeRows(out, reference.rows, rowValues), reference.out, headDimVo, tolerance, `${label} out`);
   expectLseClose(takeRows(lse, reference.rows, shape.numQoHeads), reference.lse, tolerance, `${label} lse`);
   for (let n = 0; n < out.length; ++n) {
     if (!Number.isFinite(out[n]!)) throw new Error(`${label} out: ${out[n]} at ${n}`);

@@ -26,7 +26,7 @@ const plain: KernelOptions = {
 type Shape = Partial<AttentionRequest> & Pick<AttentionRequest, 'qoLen' | 'kvLen' | 'numQoHeads' | 'numKvHeads'>;
 const request = (shape: Shape): AttentionRequest => ({ ...plain, ...shape }) as AttentionRequest;
 
-const everyOption: KernelOptions[] = [64, 128, 256].flatMap((headDim) =>
+const everyOption: KernelOptions[] = [64, 128, 192, 256].flatMap((headDim) =>
   (['float16', 'float8_e4m3fn'] as const).flatMap((kvDtype) =>
     (['NONE', 'ROPE_LLAMA'] as const).map(
       (posEncodingMode): KernelOptions => ({ ...plain, qDtype: 'float16', headDim, kvDtype, posEncodingMode }),
