@@ -58,7 +58,15 @@ export const envVars = {
     doc: 'Architectures to compile for. Default: those of the GPUs of this machine.',
     parse: parseArchList,
   } as EnvVar<readonly string[] | undefined>,
-  cubinDir: text('FLASHINFER_CUBIN_DIR', 'path', 'Folder of prebuilt cubins, searched before @flashinfer/cubin.'),
+  cubinDir: text(
+    'FLASHINFER_CUBIN_DIR',
+    'path',
+    'Folder of compiled kernels, a copy of the cubins folder of @flashinfer/cubin, searched before it.',
+  ),
+  disableVersionCheck: flag(
+    'FLASHINFER_DISABLE_VERSION_CHECK',
+    'Take the kernels of add-on packages of another version, where they did not change.',
+  ),
   disableJit: flag('FLASHINFER_DISABLE_JIT', 'Never compile: a kernel that is in no cache or package is an error.'),
   logLevel: {
     name: 'FLASHINFER_LOGLEVEL',

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-import { readFileSync, realpathSync } from 'node:fs';
+import { realpathSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname } from 'node:path';
 import { envVars } from './envVars.ts';
 import { FlashInferError } from './errors.ts';
+import { findAddOn, isSameVersion } from './jit/addOns.ts';
 import { findNvcc, type NvccProbe } from './jit/compilers/nvcc.ts';
 import { findNvrtc, type NvrtcProbe } from './jit/compilers/nvrtc.ts';
 import { cacheInfo } from './jit/status.ts';
@@ -68,17 +69,14 @@ export function showConfig(): Config {
 
 function describeVersions(): Config['versions'] {
   const core = packageVersion();
-  const cubin = installedVersion('@flashinfer/cubin');
-  const jitCache = installedVersion('@flashinfer/jit-cache');
-  return { core, cubin, jitCache, match: [cubin, jitCache].every((version) => version === null || version === core) };
-}
-
-function installedVersion(name: string): string | null {
-  try {
-    return JSON.parse(readFileSync(createRequire(import.meta.url).resolve(`${name}/package.json`), 'utf8')).version;
-  } catch {
-    return null;
-  }
+  const cubin = findAddOn('@flashinfer/cubin')?.version ?? null;
+  const jitCache = findAddOn('@flashinfer/jit-cache')?.version ?? null;
+  return {
+    core,
+    cubin,
+    jitCache,
+    match: [cubin, jitCache].every((version) => version === null || isSameVersion(version, core)),
+  };
 }
 
 function describeAddon(): { binding: NativeBinding | null; addon: Config['addon'] } {

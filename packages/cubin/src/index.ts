@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
-/** Folder of the cubins: `<sm architecture>/<module URI>.cubin` and `manifest.json`. Absent until kernels were built into the package. */
+/** Folder of the kernels: `<sm architecture>/<module URI>.cubin.br` and `<sm architecture>/manifest.json`. Absent until they were built. */
 export function getCubinDir(): string {
   return fileURLToPath(new URL('../cubins', import.meta.url));
 }

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
-/** Folder of the compiled modules: `<CUDA version>/<sm architecture>/<module URI>/`. Absent until kernels were built into the package. */
+/** Folder of the compiled modules: `<CUDA version>/<sm architecture>/<module URI>.cubin.br` and `manifest.json`. Absent until they were built. */
 export function getJitCacheDir(): string {
   return fileURLToPath(new URL('../modules', import.meta.url));
 }

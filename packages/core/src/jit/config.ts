@@ -20,9 +20,11 @@ export interface JitConfig {
   readonly verbose: boolean;
   /** FLASHINFER_CUDA_ARCH_LIST; empty: the GPU's own architecture. */
   readonly archList: readonly Target[];
-  /** FLASHINFER_CUBIN_DIR, searched before the folder in @flashinfer/cubin. */
+  /** FLASHINFER_CUBIN_DIR, searched before @flashinfer/cubin. */
   readonly cubinDir: string | undefined;
   readonly libraryVersion: string;
+  /** FLASHINFER_DISABLE_VERSION_CHECK. */
+  readonly disableVersionCheck: boolean;
 }
 
 export function jitConfig(): JitConfig {
@@ -36,6 +38,7 @@ export function jitConfig(): JitConfig {
     archList: (env.cudaArchList ?? []).map((arch) => formatTarget(parseTarget(arch))),
     cubinDir: env.cubinDir,
     libraryVersion: version,
+    disableVersionCheck: env.disableVersionCheck,
   };
 }
 

@@ -52,7 +52,7 @@ export function* resolveModule(
 ): Procedure<ResolvedModule> {
   const key = moduleKey(spec, jit.config);
   if (options.rejected === undefined) {
-    const found = findCompiled(jit, key, target);
+    const found = findCompiled(jit, spec, key, target);
     if (found !== undefined) return found;
   }
   if (jit.config.disableJit) throw jitDisabled(jit, key, target);
@@ -61,14 +61,21 @@ export function* resolveModule(
   return yield* build(jit, spec, key, target, compiler, options);
 }
 
-function findCompiled(jit: JitEnvironment, { uri }: ModuleKey, target: Target): ResolvedModule | undefined {
+function findCompiled(
+  jit: JitEnvironment,
+  spec: KernelSpec,
+  { uri }: ModuleKey,
+  target: Target,
+): ResolvedModule | undefined {
   const release = jit.config.disableJit ? undefined : jit.compilerRelease(target);
   const state = jit.cache.read(target, uri, release);
   if (state.kind === 'valid') {
     return { uri, target, cubin: state.entry.cubin, origin: 'cache', path: jit.cache.root };
   }
+  const nameFor = (version: string) =>
+    version === jit.config.libraryVersion ? uri : moduleKey(spec, { ...jit.config, libraryVersion: version }).uri;
   for (const source of jit.sources) {
-    const found = source.find(uri, target);
+    const found = source.find(nameFor, target);
     if (found !== undefined) return { uri, target, origin: source.name, ...found };
   }
   return undefined;

@@ -1,132 +1,222 @@
 // SPDX-License-Identifier: Apache-2.0
-// Compiled kernels from folders, and what happens without any compiler.
-import { cpSync, mkdirSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
-import { beforeAll, describe, expect, it } from 'vitest';
+// Compiled kernels from folders and packages, and what happens without any compiler.
+import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { runSync } from '../../src/jit/bothWays.ts';
-import { sha256 } from '../../src/jit/entry.ts';
+import type { JitConfig } from '../../src/jit/config.ts';
+import { prebuild } from '../../src/jit/prebuilt/build.ts';
+import { packedName, prebuiltManifestFile } from '../../src/jit/prebuilt/manifest.ts';
 import { type ResolvedModule, resolveModule } from '../../src/jit/resolve.ts';
-import { cubinFolder, moduleFolder } from '../../src/jit/sources.ts';
 import {
-  captureLog,
-  countingCompiler,
-  requireNvcc,
-  scaleSpec,
-  type TestJit,
-  temporaryFolder,
-  testJit,
-} from './fixture.ts';
+  cubinFolder,
+  installedJitCacheFolder,
+  jitCacheFolder,
+  type KernelSource,
+  kernelSources,
+} from '../../src/jit/sources.ts';
+import { packageVersion } from '../../src/packageRoot.ts';
+import { captureLog, scaleSpec, temporaryFolder, testJit } from './fixture.ts';
+import { stubCompiler } from './stubCompiler.ts';
 
-const nvcc = requireNvcc();
 const spec = scaleSpec(5);
+const target = 'sm_90a';
 
-describe.skipIf(!nvcc)('prebuilt kernels', () => {
-  let builder: TestJit;
-  let built: ResolvedModule;
-  let other: ResolvedModule;
-  // Not in the body, which also runs when the tests are skipped.
-  beforeAll(() => {
-    builder = testJit(nvcc);
-    built = runSync(resolveModule(builder, spec, 'sm_90a', { blocking: true }));
-    other = runSync(resolveModule(builder, spec, 'sm_80', { blocking: true }));
-  });
+interface Attempt {
+  readonly module: ResolvedModule;
+  readonly compilations: number;
+}
 
-  /** A folder as in @flashinfer/cubin. */
-  function cubins(
-    cubin: Uint8Array = built.cubin,
-    listed: Uint8Array | undefined = cubin,
-  ): { folder: string; path: string } {
-    const folder = temporaryFolder();
-    const name = `sm_90a/${built.uri}.cubin`;
-    mkdirSync(join(folder, 'sm_90a'));
-    writeFileSync(join(folder, name), cubin);
-    const files = listed && { [name]: { bytes: listed.byteLength, sha256: sha256(listed) } };
-    writeFileSync(join(folder, 'manifest.json'), JSON.stringify({ files: files ?? {} }));
-    return { folder, path: join(folder, name) };
-  }
+/** Resolves in a fresh cache. */
+function resolve(sources: (config: JitConfig) => KernelSource[], changes: Partial<JitConfig> = {}): Attempt {
+  const compiler = stubCompiler();
+  const jit = testJit(compiler);
+  const config = { ...jit.config, ...changes };
+  const module = runSync(resolveModule({ ...jit, config, sources: sources(config) }, spec, target, { blocking: true }));
+  return { module, compilations: compiler.compilations };
+}
 
-  /** A folder as in @flashinfer/jit-cache. */
-  function modules(): { folder: string; entry: string } {
-    const folder = temporaryFolder();
-    const entry = join(folder, 'cu130', 'sm_90a', built.uri);
-    mkdirSync(dirname(entry), { recursive: true });
-    cpSync(built.path, entry, { recursive: true });
-    return { folder, entry };
-  }
-
-  const resolve = (sources: Parameters<typeof testJit>[1] & object, disableJit = false) => {
-    const compiler = countingCompiler(nvcc!);
-    const jit = testJit(compiler, sources);
-    const module = runSync(
-      resolveModule({ ...jit, config: { ...jit.config, disableJit } }, spec, 'sm_90a', { blocking: true }),
-    );
-    return { module, compilations: compiler.compilations, jit };
+/** A folder as in @flashinfer/cubin, with the module of `spec`. */
+async function builtFolder(changes: Partial<JitConfig> = {}, arch: `sm_${string}` = target, release = '13.0') {
+  const folder = temporaryFolder();
+  const compiler = { ...stubCompiler(), release };
+  const config = { ...testJit(compiler).config, ...changes };
+  const compile = async () => ({ cubin: stubCompiler.cubin(arch), log: '' });
+  const manifest = await prebuild({ folder, target: arch, specs: [spec], compiler, config, compile });
+  const [uri] = Object.keys(manifest.modules);
+  return {
+    folder,
+    uri: uri!,
+    path: join(folder, arch, packedName(uri!)),
+    manifest: join(folder, arch, prebuiltManifestFile),
   };
+}
+
+describe('prebuilt kernels', () => {
+  let built: Awaited<ReturnType<typeof builtFolder>>;
+  beforeAll(async () => {
+    built = await builtFolder();
+  });
+  const copyOf = (folder: string): string => {
+    const copy = temporaryFolder();
+    cpSync(folder, copy, { recursive: true });
+    return copy;
+  };
+  const inCopy = (path: string, copy: string): string => path.replace(built.folder, copy);
 
   it('are asked in order after the cache, before a compiler, and never written to', () => {
-    const { folder } = cubins();
-    const { folder: jitCache } = modules();
-    const before = readdirSync(folder, { recursive: true });
-    const both = resolve({ sources: [moduleFolder(jitCache), cubinFolder(folder, true)] });
+    const jitCache = join(temporaryFolder(), 'modules');
+    cpSync(built.folder, join(jitCache, 'cu130'), { recursive: true });
+    const before = readdirSync(built.folder, { recursive: true });
+    const both = resolve((config) => [jitCacheFolder(jitCache, config), cubinFolder(built.folder, config)]);
     expect([both.module.origin, both.compilations]).toEqual(['jit-cache', 0]);
-    const one = resolve({ sources: [moduleFolder(join(jitCache, 'absent')), cubinFolder(folder, true)] });
-    expect([one.module.origin, one.compilations]).toEqual(['cubin', 0]);
-    expect(Buffer.compare(one.module.cubin, built.cubin)).toBe(0);
-    expect(readdirSync(folder, { recursive: true })).toEqual(before);
-    const cached = resolve({ sources: [cubinFolder(folder, true)], cacheRoot: builder.config.cacheRoot });
-    expect(cached.module.origin).toBe('cache');
+    const one = resolve((config) => [
+      jitCacheFolder(join(jitCache, 'absent'), config),
+      cubinFolder(built.folder, config),
+    ]);
+    expect([one.module.origin, one.compilations, one.module.path]).toEqual(['cubin', 0, built.path]);
+    expect(Buffer.compare(one.module.cubin, stubCompiler.cubin(target))).toBe(0);
+    expect(readdirSync(built.folder, { recursive: true })).toEqual(before);
+
+    const cached = testJit(stubCompiler());
+    runSync(resolveModule(cached, spec, target, { blocking: true }));
+    const again = { ...cached, sources: [cubinFolder(built.folder, cached.config)] };
+    expect(runSync(resolveModule(again, spec, target, { blocking: true })).origin).toBe('cache');
   });
 
   it('serve with FLASHINFER_DISABLE_JIT', () => {
-    expect(resolve({ sources: [cubinFolder(cubins().folder, true)] }, true).module.origin).toBe('cubin');
+    const { module } = resolve((config) => [cubinFolder(built.folder, config)], { disableJit: true });
+    expect(module.origin).toBe('cubin');
   });
 
-  it('for another architecture are an error in a folder the user named', () => {
-    const { folder, path } = cubins(other.cubin);
-    expect(() => resolve({ sources: [cubinFolder(folder, true)] })).toThrow(
+  it('are found where install-jit-cache puts them, and in packages of the application', () => {
+    const jit = testJit(stubCompiler());
+    cpSync(built.folder, join(installedJitCacheFolder(jit.config), 'cu130'), { recursive: true });
+    const installed = { ...jit, sources: kernelSources(jit.config) };
+    expect(runSync(resolveModule(installed, spec, target, { blocking: true })).origin).toBe('jit-cache');
+
+    const application = temporaryFolder();
+    const root = join(application, 'node_modules/@flashinfer/cubin-sm90a');
+    cpSync(built.folder, join(root, 'cubins'), { recursive: true });
+    writeFileSync(join(root, 'package.json'), JSON.stringify({ version: packageVersion() }));
+    vi.spyOn(process, 'cwd').mockReturnValue(application);
+    const { module } = resolve(kernelSources);
+    expect([module.origin, module.path.startsWith(root)]).toEqual(['cubin', true]);
+  });
+  afterEach(() => void vi.restoreAllMocks());
+
+  it('for another architecture are an error in a folder the user named', async () => {
+    const other = await builtFolder({}, 'sm_80');
+    const copy = copyOf(other.folder);
+    cpSync(join(copy, 'sm_80'), join(copy, target), { recursive: true });
+    const manifest = join(copy, target, prebuiltManifestFile);
+    writeFileSync(manifest, readFileSync(manifest, 'utf8').replace('"sm_80"', '"sm_90a"'));
+    expect(() => resolve((config) => [cubinFolder(copy, config)])).toThrow(
       expect.objectContaining({
         name: 'BinaryNotFoundError',
         code: 'ERR_FLASHINFER_ARCH_MISMATCH',
-        message: expect.stringContaining(`${path} was built for sm_80; expected sm_90a`),
+        message: expect.stringContaining(
+          `${join(copy, target, packedName(other.uri))} was built for sm_80; expected sm_90a`,
+        ),
       }),
     );
   });
 
-  it.each([
+  const damages: [string, (path: string, manifest: string) => void, RegExp][] = [
+    ['truncated', (path) => truncateSync(path, 20), /does not match its checksum/],
     [
-      'damaged',
-      () => cubins(Buffer.concat([built.cubin, Buffer.from('x')]), built.cubin),
+      'replaced',
+      (path) => writeFileSync(path, Buffer.alloc(readFileSync(path).byteLength)),
       /does not match its checksum/,
     ],
-    ['unlisted', () => cubins(built.cubin, new Uint8Array(0)), /does not match its checksum/],
-    ['no cubin at all', () => cubins(Buffer.from('not a cubin'), built.cubin), /does not match its checksum/],
-  ])('that are %s are an error in a named folder and passed over in a package', async (_, make, message) => {
-    const { folder, path } = make();
-    expect(() => resolve({ sources: [cubinFolder(folder, true)] })).toThrow(
+    ['missing', (path) => rmSync(path), /is missing and listed/],
+    [
+      'other content than the manifest says',
+      (_, manifest) => {
+        const parsed = JSON.parse(readFileSync(manifest, 'utf8'));
+        for (const module of Object.values<{ sha256: string }>(parsed.modules)) module.sha256 = '0'.repeat(64);
+        writeFileSync(manifest, JSON.stringify(parsed));
+      },
+      /does not hold the module/,
+    ],
+    [
+      'more than the manifest says',
+      (_, manifest) => {
+        const parsed = JSON.parse(readFileSync(manifest, 'utf8'));
+        for (const module of Object.values<{ bytes: number }>(parsed.modules)) module.bytes = 8;
+        writeFileSync(manifest, JSON.stringify(parsed));
+      },
+      /does not hold the module/,
+    ],
+    ['without a readable manifest', (_, manifest) => writeFileSync(manifest, '{'), /is not a manifest/],
+    [
+      'named so as to leave the folder',
+      (_, manifest) => writeFileSync(manifest, readFileSync(manifest, 'utf8').replace(/"scale_by_5/, '"../scale_by_5')),
+      /is not a manifest/,
+    ],
+  ];
+  it.each(damages)('%s are an error in a named folder and passed over in a package', async (_, damage, message) => {
+    const copy = copyOf(built.folder);
+    damage(inCopy(built.path, copy), inCopy(built.manifest, copy));
+    expect(() => resolve((config) => [cubinFolder(copy, config)])).toThrow(
       expect.objectContaining({ code: 'ERR_FLASHINFER_BINARY_MISMATCH', message: expect.stringMatching(message) }),
     );
+    const folder = temporaryFolder();
+    cpSync(copy, join(folder, 'cu130'), { recursive: true });
     const log = await captureLog(() => {
-      const { module, compilations } = resolve({ sources: [cubinFolder(folder, false)] });
+      const { module, compilations } = resolve((config) => [jitCacheFolder(folder, config)]);
       expect([module.origin, compilations]).toEqual(['compiled', 1]);
     });
-    expect(log).toContain(path);
+    expect(log).toContain(folder);
     expect(log).toMatch(/ignoring it/);
   });
+});
 
-  it('without a manifest are not trusted', () => {
-    const { folder } = cubins();
-    writeFileSync(join(folder, 'manifest.json'), '{');
-    expect(() => resolve({ sources: [cubinFolder(folder, true)] })).toThrow(/is not listed in manifest.json/);
+describe('kernels of another version', () => {
+  afterEach(() => void vi.restoreAllMocks());
+
+  async function applicationWith(version: string): Promise<{ name: string; other: string }> {
+    const other = '9.9.9';
+    const { folder } = await builtFolder({ libraryVersion: version });
+    const application = temporaryFolder();
+    const root = join(application, 'node_modules/@flashinfer/cubin-sm90a');
+    mkdirSync(root, { recursive: true });
+    cpSync(folder, join(root, 'cubins'), { recursive: true });
+    writeFileSync(join(root, 'package.json'), JSON.stringify({ version }));
+    vi.spyOn(process, 'cwd').mockReturnValue(application);
+    return { name: '@flashinfer/cubin-sm90a', other };
+  }
+
+  it('are refused with what to install', async () => {
+    const { name, other } = await applicationWith('9.9.9');
+    const core = packageVersion();
+    expect(() => resolve(kernelSources)).toThrow(
+      expect.objectContaining({
+        code: 'ERR_FLASHINFER_VERSION_MISMATCH',
+        message: expect.stringMatching(
+          new RegExp(
+            `${name} ${other} is installed and @flashinfer/core is ${core}; .*npm install ${name}@${core}.*DISABLE_VERSION_CHECK`,
+          ),
+        ),
+      }),
+    );
+    const { folder } = await builtFolder({ libraryVersion: other });
+    expect(() => resolve((config) => [cubinFolder(folder, config)])).toThrow(/holds kernels of 9.9.9 and/);
   });
 
-  it('that are damaged in the jit-cache package are compiled instead, and left as they are', async () => {
-    const { folder, entry } = modules();
-    truncateSync(join(entry, 'kernel.cubin'), 64);
-    const log = await captureLog(() => {
-      expect(resolve({ sources: [moduleFolder(folder)] }).module.origin).toBe('compiled');
-    });
-    expect(log).toMatch(/ignoring .*kernel.cubin fails its checksum/);
-    expect(readFileSync(join(entry, 'kernel.cubin')).byteLength).toBe(64);
+  it('serve with FLASHINFER_DISABLE_VERSION_CHECK where they did not change', async () => {
+    await applicationWith('9.9.9');
+    const unchecked = { disableVersionCheck: true };
+    expect(resolve(kernelSources, unchecked).module.origin).toBe('cubin');
+    const changed = { ...unchecked, codegen: { debug: false, lineInfo: true } };
+    expect(resolve(kernelSources, changed).module.origin).toBe('compiled');
+  });
+
+  it('are the same where only the CUDA version they were built with is added', async () => {
+    await applicationWith(packageVersion());
+    const root = join(process.cwd(), 'node_modules/@flashinfer/cubin-sm90a/package.json');
+    writeFileSync(root, JSON.stringify({ version: `${packageVersion()}+cu130` }));
+    expect(resolve(kernelSources).module.origin).toBe('cubin');
   });
 });
 
@@ -138,8 +228,9 @@ describe('without a compiler', () => {
   });
 
   it('and with FLASHINFER_DISABLE_JIT it names the module and the ways to get it', () => {
-    const jit = testJit(undefined, { sources: [cubinFolder('/nonexistent', true)] });
-    const disabled = { ...jit, config: { ...jit.config, disableJit: true } };
+    const jit = testJit(undefined);
+    const config = { ...jit.config, disableJit: true };
+    const disabled = { ...jit, config, sources: [cubinFolder('/nonexistent', config)] };
     expect(() => runSync(resolveModule(disabled, spec, 'sm_90a', { blocking: true }))).toThrow(
       expect.objectContaining({
         name: 'BinaryNotFoundError',
