@@ -83,6 +83,7 @@ void MergeHead(const MergeParams& p, int64_t n, int64_t h) {
     const int64_t count = p.length - begin < kColumns ? p.length - begin : kColumns;
     total = MergeColumns(states, p.numStates, top, begin, count, out);
   }
+  if (p.lse == nullptr) return;
   p.lse[n * p.lseStrideN + h * p.lseStrideH] = top == kNoKeys ? top : (top + log2f(total)) * p.lseOutFactor;
 }
 

@@ -22,6 +22,7 @@ struct MergeParams {
   StateParams b;
   int64_t vStrideI, sStrideI;
   void* out;
+  /** nullptr: not written. */
   float* lse;
   int64_t outStrideN, outStrideH, lseStrideN, lseStrideH;
   /** nullptr, or a byte a row: rows with 0 are left alone. */

@@ -74,8 +74,9 @@ struct RowStates {
 
 /**
  * params: v, s and, of pairs, v_b, s_b with strides of rows (_n), heads (_h) and states (_i) in elements; out, lse; mask
- * (bytes, or null; rows with 0 are left alone); rows = n * heads, vectors = row length / VEC, num_states. s times
- * lse_in_factor is base 2, and the merged one is written times lse_out_factor. out and lse may be v and s of a pair.
+ * (bytes, or null; rows with 0 are left alone); count (int32, or null: how many n there are); rows = n * heads, vectors = row length / VEC, num_states. s times
+ * lse_in_factor is base 2, and the merged one is written times lse_out_factor. out and lse, which may be null, may be v and
+ * s of a pair.
  */
 template <class Config, class Params>
 __device__ __forceinline__ void merge_state_rows(const Params& params) {
@@ -88,9 +89,11 @@ __device__ __forceinline__ void merge_state_rows(const Params& params) {
   const uint32_t row = blockIdx.x * Config::kRows + threadIdx.x / (kLanes * kGroups);
   wait_for_previous_grid();
   launch_next_grid();
-  const bool exists = row < static_cast<uint32_t>(params.rows);
-  const uint32_t n = exists ? row / static_cast<uint32_t>(params.heads) : 0;
-  const uint32_t h = exists ? row - n * static_cast<uint32_t>(params.heads) : 0;
+  const uint32_t heads = params.heads;
+  const uint32_t rows = params.count == nullptr ? params.rows : *static_cast<const uint32_t*>(params.count) * heads;
+  const bool exists = row < rows;
+  const uint32_t n = exists ? row / heads : 0;
+  const uint32_t h = exists ? row - n * heads : 0;
   const bool works = exists && (params.mask == nullptr || static_cast<const uint8_t*>(params.mask)[n] != 0);
   const detail::RowStates<Config, Params> states(params, n, h);
   T* out = static_cast<T*>(params.out) + n * params.out_stride_n + h * params.out_stride_h;
@@ -129,7 +132,7 @@ __device__ __forceinline__ void merge_state_rows(const Params& params) {
   }
   // In place, every lane has read the row's s before it is overwritten.
   __syncwarp();
-  if (works && lane == 0 && group == 0) {
+  if (works && lane == 0 && group == 0 && params.lse != nullptr) {
     float* lse = static_cast<float*>(params.lse) + n * params.lse_stride_n + h * params.lse_stride_h;
     *lse = merged * params.lse_out_factor;
   }

@@ -14,6 +14,8 @@ export {
   BatchPrefillWithPagedKVCacheWrapper,
   BatchPrefillWithRaggedKVCacheWrapper,
 } from './attention/batchPrefill.ts';
+export { MultiLevelCascadeAttentionWrapper } from './attention/cascade.ts';
+export type { CascadePlanOptions, CascadeRunOptions, CascadeWrapperOptions } from './attention/cascadeOptions.ts';
 export {
   type MergeStateInPlaceOptions,
   type MergeStateOptions,

@@ -3,6 +3,7 @@ import { activationCases } from './activation.ts';
 import { batchDecodeCases } from './batchDecode.ts';
 import { batchPrefillCases } from './batchPrefill.ts';
 import type { BenchCase, DeviceKind } from './benchCase.ts';
+import { cascadeCases } from './cascade.ts';
 import { compileCases } from './compile.ts';
 import { decodeCases } from './decode.ts';
 import { elementwiseCases } from './elementwise.ts';
@@ -16,6 +17,7 @@ import { prefillCases } from './prefill.ts';
 export const allCases: readonly BenchCase[] = [
   ...decodeCases,
   ...prefillCases,
+  ...cascadeCases,
   ...batchDecodeCases,
   ...batchPrefillCases,
   ...planCases,

@@ -5,26 +5,27 @@ import { batchDecodeSpec, batchMergeSpec, batchPrefillSpec } from './batchKernel
 import type { BatchRequests, BatchShape } from './batchPlan.ts';
 import { chooseDecodeTile, decodeRows, decodeSharedBytes } from './decodeKernel.ts';
 import { blocksPerSm, type DeviceLimits } from './deviceLimits.ts';
+import type { PlanMaxima } from './planBuffer.ts';
 import { choosePrefillTile, prefillSharedBytes } from './prefillKernel.ts';
 import { headDimVoOf } from './request.ts';
 import { cachedSpec } from './specCache.ts';
 
-/** Kernels and tiles of a plan. `maxBatchSize`: for any lengths within a graph's maxima, not for this plan's. */
+/** Kernels and tiles of a plan. `maxima`: for any lengths within those of a graph, not for this plan's. */
 export function chooseBatchKernels(
   attention: PlannedAttention,
   requests: BatchRequests,
   always: 'decode' | 'auto',
-  maxBatchSize: number | undefined,
+  maxima: PlanMaxima | undefined,
   limits: DeviceLimits,
 ): PlannedKernels {
   const group = attention.numQoHeads / attention.numKvHeads;
-  const fixed = maxBatchSize !== undefined;
-  if (always === 'decode' || (!fixed && longest(requests.qoLen) * group <= decodeRows)) {
-    const rowTiles = (maxBatchSize ?? requests.batchSize) * Math.ceil(group / decodeRows);
+  if (always === 'decode' || (maxima === undefined && longest(requests.qoLen) * group <= decodeRows)) {
+    const rowTiles = (maxima?.batchSize ?? requests.batchSize) * Math.ceil(group / decodeRows);
     return decodeKernels(attention, rowTiles * attention.numKvHeads, limits);
   }
   // By the average: short requests waste most of a 128-row tile.
-  return prefillKernels(attention, fixed ? Number.MAX_SAFE_INTEGER : averageRows(requests, group), limits);
+  const rows = maxima === undefined ? averageRows(requests, group) : maxima.numTokens * group;
+  return prefillKernels(attention, rows, limits);
 }
 
 function decodeKernels(attention: PlannedAttention, blocks: number, limits: DeviceLimits): PlannedKernels {

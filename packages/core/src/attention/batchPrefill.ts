@@ -151,7 +151,7 @@ function requireOptions(caller: string, options: unknown, expected: string): voi
   );
 }
 
-function queryRows(
+export function queryRows(
   caller: string,
   value: BatchPrefillRaggedPlanOptions['qoIndptr'],
   batchSize: number,

@@ -258,8 +258,7 @@ export abstract class BatchWrapper {
           'use float16',
       );
     }
-    const maxBatchSize = this.maxima?.batchSize;
-    return chooseBatchKernels(attention, requests, always, maxBatchSize, deviceLimits(this.deviceIndex));
+    return chooseBatchKernels(attention, requests, always, this.maxima, deviceLimits(this.deviceIndex));
   }
 }
 

@@ -41,6 +41,7 @@ const params: readonly ParamField[] = [
   { name: 'out', type: 'ptr' },
   { name: 'lse', type: 'ptr' },
   { name: 'mask', type: 'ptr' },
+  { name: 'count', type: 'ptr' },
   { name: 'v_stride_n', type: 'i64' },
   { name: 'v_stride_h', type: 'i64' },
   { name: 'v_stride_i', type: 'i64' },

@@ -68,11 +68,11 @@ export function mergeState(
   const check = new Checker(name).tensor('vA', vA, pairDims, firstRule).tensor('sA', sA, lseDims, lseRule);
   const rule = { dtypes: [vA.dtype], lastDimContiguous: true } as const;
   check.tensor('vB', vB, pairDims, rule).tensor('sB', sB, lseDims, lseRule);
-  const lseFactor = readOptions(check, options, optionNames);
+  const factors = readOptions(check, options, optionNames);
   checkExtents(check, 'vA', vA);
   logCall(name, { vA, sA, vB, sB, options });
   const [out, lse] = newState(check, vA);
-  runMerge({ v: vA, s: sA, other: { v: vB, s: sB }, out, lse, mask: undefined, lseFactor });
+  runMerge({ v: vA, s: sA, other: { v: vB, s: sB }, out, lse, mask: undefined, ...factors });
   return [out, lse];
 }
 
@@ -107,12 +107,12 @@ export function mergeStateInPlace(
   check.tensor('vOther', vOther, pairDims, rule).tensor('sOther', sOther, lseDims, lseRule);
   const { mask } = options ?? {};
   check.optionalTensor('mask', mask, ['n'], { dtypes: ['bool'], contiguous: true });
-  const lseFactor = readOptions(check, options, inPlaceOptionNames);
+  const factors = readOptions(check, options, inPlaceOptionNames);
   checkExtents(check, 'v', v);
   checkSeparate(name, 'v', v, 'vOther', vOther);
   checkSeparate(name, 's', s, 'sOther', sOther);
   logCall(name, { v, s, vOther, sOther, options });
-  runMerge({ v, s, other: { v: vOther, s: sOther }, out: v, lse: s, mask, lseFactor });
+  runMerge({ v, s, other: { v: vOther, s: sOther }, out: v, lse: s, mask, ...factors });
 }
 
 /**
@@ -134,18 +134,20 @@ export function mergeStateInPlace(
 export function mergeStates(v: Tensor, s: Tensor, options: MergeStateOptions = {}): [Tensor, Tensor] {
   const name = 'mergeStates';
   const check = new Checker(name).tensor('v', v, manyDims, firstRule).tensor('s', s, manyLseDims, lseRule);
-  const lseFactor = readOptions(check, options, optionNames);
+  const factors = readOptions(check, options, optionNames);
   checkExtents(check, 'v', v);
   logCall(name, { v, s, options });
   const [out, lse] = newState(check, v);
-  runMerge({ v, s, other: undefined, out, lse, mask: undefined, lseFactor });
+  runMerge({ v, s, other: undefined, out, lse, mask: undefined, ...factors });
   return [out, lse];
 }
 
-/** Returns the factor from base 2. */
-function readOptions(check: Checker, options: MergeStateOptions, allowed: readonly string[]): number {
+const factors2 = { lseInFactor: 1, lseOutFactor: 1 };
+const factorsE = { lseInFactor: Math.LN2, lseOutFactor: Math.LN2 };
+
+function readOptions(check: Checker, options: MergeStateOptions, allowed: readonly string[]): typeof factors2 {
   check.options(options, allowed).oneOf('lseBase', options.lseBase, lseBases);
-  return options.lseBase === 'e' ? Math.LN2 : 1;
+  return options.lseBase === 'e' ? factorsE : factors2;
 }
 
 function checkExtents(check: Checker, name: string, v: Tensor): void {

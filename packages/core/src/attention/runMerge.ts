@@ -16,13 +16,17 @@ export interface MergeCall {
   readonly s: Tensor;
   /** The second state of a pair; absent: v and s hold any number of states. */
   readonly other: { readonly v: Tensor; readonly s: Tensor } | undefined;
-  /** Where the merged state goes; may be v and s of a pair. */
+  /** Where the merged state goes; may be v and s of a pair. Without lse it is not written. */
   readonly out: Tensor;
-  readonly lse: Tensor;
+  readonly lse: Tensor | undefined;
   /** bool `[n]`: rows with false stay as they are. */
   readonly mask: Tensor | undefined;
-  /** Of s and lse: 1 for base 2, ln 2 for base e. */
-  readonly lseFactor: number;
+  /** Of s and of lse: 1 for base 2, ln 2 for base e. */
+  readonly lseInFactor: number;
+  readonly lseOutFactor: number;
+  /** On cuda int32 `[1]`, read when the kernel runs: how many n there are, of at most `maxRows`. */
+  readonly count?: Tensor;
+  readonly maxRows?: number;
 }
 
 export function runMerge(call: MergeCall): void {
@@ -31,7 +35,7 @@ export function runMerge(call: MergeCall): void {
   else runOnCuda(call);
 }
 
-function runOnCpu({ v, s, other, out, lse, mask, lseFactor }: MergeCall): void {
+function runOnCpu({ v, s, other, out, lse, mask, lseInFactor, lseOutFactor }: MergeCall): void {
   const many = other === undefined ? 1 : 0;
   native().cpu.mergeStates({
     dtype: dtypes[out.dtype].code,
@@ -52,23 +56,23 @@ function runOnCpu({ v, s, other, out, lse, mask, lseFactor }: MergeCall): void {
     out: out.ptr,
     outStrideN: out.strides[0]!,
     outStrideH: out.strides[1]!,
-    lse: lse.ptr,
-    lseStrideN: lse.strides[0]!,
-    lseStrideH: lse.strides[1]!,
+    lse: lse?.ptr ?? 0,
+    lseStrideN: lse?.strides[0] ?? 0,
+    lseStrideH: lse?.strides[1] ?? 0,
     mask: mask?.ptr ?? 0,
     rows: out.shape[0]!,
     heads: out.shape[1]!,
     length: out.shape[2]!,
     numStates: other === undefined ? v.shape[1]! : 2,
-    lseInFactor: 1 / lseFactor,
-    lseOutFactor: lseFactor,
+    lseInFactor: 1 / lseInFactor,
+    lseOutFactor,
   });
 }
 
-function runOnCuda({ v, s, other, out, lse, mask, lseFactor }: MergeCall): void {
+function runOnCuda({ v, s, other, out, lse, mask, lseInFactor, lseOutFactor, count, maxRows }: MergeCall): void {
   const { deviceIndex, shape } = out;
   const [n, heads, length] = shape as [number, number, number];
-  const rows = n * heads;
+  const rows = (maxRows ?? n) * heads;
   const vec = vectorWidth(length, other === undefined ? [out, v] : [out, v, other.v]);
   const numStates = other === undefined ? v.shape[1]! : 2;
   const { multiProcessorCount } = deviceProperties(deviceIndex);
@@ -80,7 +84,8 @@ function runOnCuda({ v, s, other, out, lse, mask, lseFactor }: MergeCall): void 
     v_b: other?.v.ptr ?? 0,
     s_b: other?.s.ptr ?? 0,
     out: out.ptr,
-    lse: lse.ptr,
+    lse: lse?.ptr ?? 0,
+    count: count?.ptr ?? 0,
     mask: mask?.ptr ?? 0,
     v_stride_n: v.strides[0]!,
     v_stride_h: v.strides[1 + many]!,
@@ -94,14 +99,14 @@ function runOnCuda({ v, s, other, out, lse, mask, lseFactor }: MergeCall): void 
     s_b_stride_h: other?.s.strides[1] ?? 0,
     out_stride_n: out.strides[0]!,
     out_stride_h: out.strides[1]!,
-    lse_stride_n: lse.strides[0]!,
-    lse_stride_h: lse.strides[1]!,
+    lse_stride_n: lse?.strides[0] ?? 0,
+    lse_stride_h: lse?.strides[1] ?? 0,
     rows,
     heads,
     vectors: length / vec,
     num_states: numStates,
-    lse_in_factor: 1 / lseFactor,
-    lse_out_factor: lseFactor,
+    lse_in_factor: 1 / lseInFactor,
+    lse_out_factor: lseOutFactor,
   };
   const kernel = getKernel(mergeStatesSpec(other !== undefined, out.dtype, tile), deviceIndex);
   const blocks = Math.ceil(rows / mergeRows(tile));

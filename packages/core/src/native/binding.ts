@@ -124,6 +124,7 @@ export interface CpuMergeArgs {
   out: Ptr;
   outStrideN: number;
   outStrideH: number;
+  /** Or 0: not written. */
   lse: Ptr;
   lseStrideN: number;
   lseStrideH: number;

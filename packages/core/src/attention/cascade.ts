@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention over prefixes that several sequences share: each level's keys are read once for all rows that see them.
+import { Checker } from '../check/checker.ts';
+import { type FlashInferError, InvalidArgumentError, UnsupportedError } from '../errors.ts';
+import type { KernelSpec } from '../jit/spec.ts';
+import { native } from '../native/load.ts';
+import { type Device, defaultDevice, deviceIndex, parseDevice } from '../runtime/device.ts';
+import { disposeSymbol } from '../runtime/disposeSymbol.ts';
+import { currentStream } from '../runtime/stream.ts';
+import { empty } from '../tensor/create.ts';
+import type { Tensor } from '../tensor/tensor.ts';
+import type { PagedKVCache } from './batchOptions.ts';
+import { CascadeLevel } from './cascadeLevel.ts';
+import type { CascadePlanOptions, CascadeRunOptions, CascadeWrapperOptions } from './cascadeOptions.ts';
+import { positiveInteger } from './hostArray.ts';
+import { readRunNumbers } from './options.ts';
+import { runMerge } from './runMerge.ts';
+
+const name = 'MultiLevelCascadeAttentionWrapper';
+const lists = ['qoIndptrArr', 'pagedKvIndptrArr', 'pagedKvIndicesArr', 'pagedKvLastPageLenArr'] as const;
+
+/** What the levels leave for the merge: their outputs and log-sum-exps, and the planned part of them. */
+interface States {
+  /** `[capacity, numLevels, ...]` with the levels apart, so that each writes a contiguous part. */
+  readonly v: Tensor;
+  readonly s: Tensor;
+  readonly capacity: number;
+}
+
+/**
+ * Attention of sequences that share prefixes, over a paged KV-cache. At each level a request is a set of query rows with
+ * keys in common: first all rows with the system prompt, say, and last each sequence with its own tokens. Shared keys are
+ * read once for all their rows, and the levels are merged; the result is that of each row over all its keys.
+ * @throws {InvalidArgumentError} from plan and run on wrong page tables, shapes, dtypes, devices, strides or options
+ * @throws {UnsupportedError} from plan with several levels and RoPE, ALiBi or a window: positions count from each level's
+ *   first key, where no row's distance to the keys of other levels is known
+ * @remarks Levels of up to 16 query heads a key head run the decode kernel, others the prefill kernel, with keys cut into
+ *   as many pieces as fill the GPU. Merged states are in q's dtype.
+ * @see FlashInfer `MultiLevelCascadeAttentionWrapper`; arXiv:2501.01005
+ * @example
+ * ```ts
+ * import { MultiLevelCascadeAttentionWrapper, randn } from '@flashinfer/core';
+ *
+ * const cascade = new MultiLevelCascadeAttentionWrapper(2);
+ * cascade.plan({
+ *   qoIndptrArr: [[0, 3], [0, 1, 2, 3]], // three sequences of one query row each, with one prefix
+ *   pagedKvIndptrArr: [[0, 4], [0, 1, 2, 3]],
+ *   pagedKvIndicesArr: [[0, 1, 2, 3], [4, 5, 6]],
+ *   pagedKvLastPageLenArr: [[16], [1, 7, 16]],
+ *   pageSize: 16, numQoHeads: 32, numKvHeads: 8, headDimQk: 128,
+ * });
+ * const q = randn([3, 32, 128], { dtype: 'float16' });
+ * const cache = randn([7, 2, 16, 8, 128], { dtype: 'float16' });
+ * const o = cascade.run(q, cache); // [3, 32, 128]
+ * ```
+ */
+export class MultiLevelCascadeAttentionWrapper {
+  readonly numLevels: number;
+  readonly device: Device;
+  readonly isCudaGraphEnabled: boolean;
+  private readonly levels: readonly CascadeLevel[];
+  private readonly maxNumTokens: number | undefined;
+  private states: States | undefined;
+  /** In graph mode the planned number of rows, which the captured merge reads. */
+  private count: Tensor | undefined;
+  private numTokens = 0;
+
+  constructor(numLevels: number, options: CascadeWrapperOptions = {}) {
+    this.numLevels = positiveInteger(name, 'numLevels', numLevels);
+    this.device = options.device === undefined ? defaultDevice() : parseDevice(options.device);
+    this.isCudaGraphEnabled = options.useCudaGraph ?? false;
+    this.maxNumTokens = this.isCudaGraphEnabled ? options.maxNumTokens : undefined;
+    this.levels = Array.from({ length: numLevels }, (_, level) => {
+      const { maxBatchSize, maxNumPages, ...common } = options;
+      const own = {
+        ...(maxBatchSize !== undefined && { maxBatchSize: ofLevel('maxBatchSize', maxBatchSize, level, numLevels) }),
+        ...(maxNumPages !== undefined && { maxNumPages: ofLevel('maxNumPages', maxNumPages, level, numLevels) }),
+      };
+      return new CascadeLevel(name, level, { ...common, ...own, device: this.device });
+    });
+  }
+
+  get disposed(): boolean {
+    return this.levels[0]!.disposed;
+  }
+
+  /** Gives the plans and states back, in stream order. Idempotent. */
+  dispose(): void {
+    for (const level of this.levels) level.dispose();
+    this.releaseStates();
+    this.count?.dispose();
+    this.count = undefined;
+  }
+
+  [disposeSymbol](): void {
+    this.dispose();
+  }
+
+  /** The kernels of the current plan, for `warmup(wrapper)`. */
+  kernelSpecs(): KernelSpec[] {
+    return this.levels.flatMap((level) => level.kernelSpecs());
+  }
+
+  /** Bytes of scratch that `run()` uses for the current plan; the library owns it. */
+  workspaceSize(): number {
+    return Math.max(...this.levels.map((level) => level.workspaceSize()));
+  }
+
+  /** Prepares the runs that follow; see {@link CascadePlanOptions}. Replaces the plan before. */
+  plan(options: CascadePlanOptions): void {
+    const caller = `${name}.plan`;
+    if (options === undefined || options === null) {
+      throw invalid(`${caller}: options is ${options}; expected a list of page tables, heads and headDimQk`);
+    }
+    for (const list of lists) this.checkList(caller, list, options[list]);
+    if (this.numLevels > 1) refusePositions(caller, options);
+    let numTokens: number | undefined;
+    for (const [n, level] of this.levels.entries()) {
+      const rows = level.plan(options, n === this.numLevels - 1);
+      numTokens ??= rows;
+      if (rows === numTokens) continue;
+      throw invalid(
+        `${caller}: qoIndptrArr[${n}] ends with ${rows}; expected ${numTokens} as qoIndptrArr[0]; every level has all ` +
+          'query rows, those without keys there in requests without pages',
+      );
+    }
+    this.numTokens = numTokens!;
+    if (this.numLevels > 1) this.reserveStates(options);
+  }
+
+  /**
+   * @param q `[numTokens, numQoHeads, headDim]`, the planned qDtype
+   * @param pagedKVCache NHD `[numPages, 2, pageSize, numKvHeads, headDim]`, HND `[numPages, 2, numKvHeads, pageSize,
+   *   headDim]`, or `[k, v]` without dimension 1, with the pages of all levels; pages may be strided
+   * @returns `o` as q; with `returnLse` `[o, lse]`, lse `[numTokens, numQoHeads]` float32, base 2 unless `lseBase` is `'e'`
+   */
+  run(q: Tensor, pagedKVCache: PagedKVCache, options: CascadeRunOptions & { returnLse: true }): [Tensor, Tensor];
+  run(q: Tensor, pagedKVCache: PagedKVCache, options?: CascadeRunOptions & { returnLse?: false }): Tensor;
+  run(q: Tensor, pagedKVCache: PagedKVCache, options: CascadeRunOptions = {}): Tensor | [Tensor, Tensor] {
+    if (this.numLevels === 1) return this.levels[0]!.run(q, pagedKVCache, options) as Tensor;
+    const { lseFactor } = readRunNumbers(`${name}.run`, options, { smScale: 1, variant: undefined });
+    const { states, numTokens } = this;
+    if (states === undefined) return this.levels[0]!.run(q, pagedKVCache, {}) as Tensor; // throws: disposed, or no plan
+    const [out, lse] = this.outputs(q, states, options);
+    const { qScale, kScale, vScale } = options;
+    for (const [n, level] of this.levels.entries()) {
+      using all = states.v.select(1, n);
+      using allLse = states.s.select(1, n);
+      using levelOut = all.slice(0, 0, numTokens);
+      using levelLse = allLse.slice(0, 0, numTokens);
+      const scales = {
+        ...(qScale !== undefined && { qScale }),
+        ...(kScale !== undefined && { kScale }),
+        ...(vScale !== undefined && { vScale }),
+      };
+      level.run(q, pagedKVCache, { out: levelOut, lse: levelLse, returnLse: true, ...scales });
+    }
+    runMerge({
+      v: states.v,
+      s: states.s,
+      other: undefined,
+      out,
+      lse,
+      mask: undefined,
+      lseInFactor: 1,
+      lseOutFactor: lseFactor,
+      ...(this.count !== undefined && { count: this.count, maxRows: states.capacity }),
+    });
+    return lse === undefined ? out : [out, lse];
+  }
+
+  private outputs(q: Tensor, { v }: States, options: CascadeRunOptions): [Tensor, Tensor | undefined] {
+    const check = new Checker(`${name}.run`);
+    const dims = [this.numTokens, v.shape[2]!, v.shape[3]!];
+    const { device } = this;
+    check.tensor('q', q, dims, { dtypes: [v.dtype], device, lastDimContiguous: true });
+    check.optionalTensor('out', options.out, dims, { dtypes: [v.dtype], device, lastDimContiguous: true });
+    const lseDims = [this.numTokens, v.shape[2]!];
+    check.optionalTensor('lse', options.lse, lseDims, { dtypes: ['float32'], device, contiguous: true });
+    const out = options.out ?? empty(dims, { dtype: v.dtype, device });
+    if (options.returnLse !== true) return [out, undefined];
+    return [out, options.lse ?? empty(lseDims, { dtype: 'float32', device })];
+  }
+
+  /** The states stay where they are until a plan needs more; in graph mode they are made once, for the maxima. */
+  private reserveStates({ numQoHeads, headDimQk, qDtype = 'float16' }: CascadePlanOptions): void {
+    const { numLevels, device, numTokens } = this;
+    const fits =
+      this.states !== undefined &&
+      this.states.capacity >= numTokens &&
+      this.states.v.shape[2] === numQoHeads &&
+      this.states.v.shape[3] === headDimQk &&
+      this.states.v.dtype === qDtype;
+    if (!fits) {
+      this.releaseStates();
+      const capacity = this.maxNumTokens ?? Math.ceil(numTokens * 1.25);
+      using v = empty([numLevels, capacity, numQoHeads, headDimQk], { dtype: qDtype, device });
+      using s = empty([numLevels, capacity, numQoHeads], { dtype: 'float32', device });
+      this.states = { v: v.transpose(0, 1), s: s.transpose(0, 1), capacity };
+    }
+    const index = deviceIndex(device);
+    if (this.maxNumTokens === undefined || index < 0) return;
+    this.count ??= empty([1], { dtype: 'int32', device });
+    const bytes = new Uint8Array(Int32Array.of(numTokens).buffer);
+    native().cuda.write(index, this.count.ptr, bytes, currentStream(index));
+  }
+
+  private releaseStates(): void {
+    this.states?.v.dispose();
+    this.states?.s.dispose();
+    this.states = undefined;
+  }
+
+  private checkList(caller: string, list: string, value: unknown): void {
+    if (Array.isArray(value) && value.length === this.numLevels) return;
+    const given = Array.isArray(value) ? `has ${value.length} entries` : `is ${String(value)}`;
+    throw invalid(`${caller}: ${list} ${given}; expected an array of numLevels=${this.numLevels}, one entry a level`);
+  }
+}
+
+function ofLevel(option: string, value: number | readonly number[], level: number, numLevels: number): number {
+  if (typeof value === 'number') return value;
+  if (Array.isArray(value) && value.length === numLevels) return value[level];
+  throw invalid(`${name}: ${option} is ${String(value)}; expected a number, or one for each of ${numLevels} levels`);
+}
+
+/** A level knows its own keys only, so a distance to those of other levels would be wrong. */
+function refusePositions(caller: string, { posEncodingMode, windowLeft }: CascadePlanOptions): void {
+  const encodes = posEncodingMode !== undefined && posEncodingMode !== 'NONE';
+  if (!encodes && (windowLeft === undefined || windowLeft === -1)) return;
+  const given = encodes ? `posEncodingMode is '${posEncodingMode}'` : `windowLeft is ${windowLeft}`;
+  throw new UnsupportedError(
+    'ERR_FLASHINFER_UNSUPPORTED',
+    `${caller}: ${given} with several levels; expected positions to be applied before and no window, since a level does ` +
+      'not know how far its keys are from those of another; rotate q and the keys with applyRopePosIds',
+  );
+}
+
+function invalid(message: string): FlashInferError {
+  return new InvalidArgumentError('ERR_FLASHINFER_INVALID_ARGUMENT', message);
+}
