@@ -52,6 +52,7 @@ export function runBatchOnCuda(caller: string, call: BatchCall, buffer: Tensor):
     page_size: attention.pageSize,
     page_size_multiplier: attention.pageSize > 0 ? pageSizeMultiplier(attention.pageSize) : 0,
     first_merge_item: layout.items,
+    num_merge_items: planned.numMergeItems,
     sm_scale: numbers.smScale,
     logits_soft_cap: attention.logitsSoftCap,
     rcp_logits_soft_cap: attention.logitsSoftCap > 0 ? 1 / attention.logitsSoftCap : 0,
@@ -64,7 +65,9 @@ export function runBatchOnCuda(caller: string, call: BatchCall, buffer: Tensor):
   const kernel = getKernel(kernels!.spec, deviceIndex);
   kernel.launch([attention.numKvHeads, planned.numItems, 1], args, { stream, sharedBytes: kernels!.sharedBytes });
   if (planned.numMergeItems === 0) return;
-  getKernel(kernels!.mergeSpec!, deviceIndex).launch([planned.numMergeItems, 1, 1], args, { stream });
+  // Blocks walk the list: most of a graph's is padding, and a block for each would take longer than the merging.
+  const mergeBlocks = Math.min(planned.numMergeItems, 8 * kernels!.shape.slots);
+  getKernel(kernels!.mergeSpec!, deviceIndex).launch([mergeBlocks, 1, 1], args, { stream });
 }
 
 /** cp.async moves 16 bytes: every row of q, k, v and out must start on such a boundary. */

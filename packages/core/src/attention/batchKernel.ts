@@ -44,6 +44,7 @@ const batchParams: readonly ParamField[] = [
   { name: 'page_size', type: 'i32' },
   { name: 'page_size_multiplier', type: 'u32' },
   { name: 'first_merge_item', type: 'i32' },
+  { name: 'num_merge_items', type: 'i32' },
   { name: 'sm_scale', type: 'f32' },
   { name: 'logits_soft_cap', type: 'f32' },
   { name: 'rcp_logits_soft_cap', type: 'f32' },

@@ -60,7 +60,7 @@ export interface PlanOffsets {
 export const itemWords = 4;
 export const recordWords = 12;
 /** Output elements merged by a block of batch_merge_splits. */
-const mergeElements = 512;
+export const mergeElements = 512;
 
 const makeScratch = (size: number) => ({
   tiles: new Int32Array(size),

@@ -7,7 +7,7 @@ import { currentStream } from '../runtime/stream.ts';
 import { empty } from '../tensor/create.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import type { BufferLayout, PlannedKernels } from './batchCall.ts';
-import { type BatchCut, type BatchRequests, itemWords, recordWords, writePlan } from './batchPlan.ts';
+import { type BatchCut, type BatchRequests, itemWords, mergeElements, recordWords, writePlan } from './batchPlan.ts';
 
 /** What a wrapper in graph mode was made for. */
 export interface PlanMaxima {
@@ -59,9 +59,9 @@ export class PlanBuffer {
     const group = shape.numQoHeads / heads;
     const uncut = maxima.batchSize + Math.ceil((maxima.numTokens * group) / shape.tileRows);
     const items = uncut + 2 * Math.ceil(shape.slots / heads);
-    const merges = shape.mergesInPlace
-      ? 0
-      : maxima.batchSize + Math.ceil((maxima.numTokens * shape.numQoHeads * shape.headDimVo) / 512);
+    // Only items beyond the uncut ones make splits, and a split query tile has at least one of them.
+    const splitRows = Math.min((items - uncut) * shape.tileRows * heads, maxima.numTokens * shape.numQoHeads);
+    const merges = shape.mergesInPlace ? 0 : maxima.batchSize + Math.ceil((splitRows * shape.headDimVo) / mergeElements);
     if (cut.numItems > items || cut.numMergeItems > merges) {
       throw new InvalidArgumentError(
         'ERR_FLASHINFER_INVALID_ARGUMENT',
