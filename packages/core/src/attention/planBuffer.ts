@@ -61,7 +61,9 @@ export class PlanBuffer {
     const items = uncut + 2 * Math.ceil(shape.slots / heads);
     // Only items beyond the uncut ones make splits, and a split query tile has at least one of them.
     const splitRows = Math.min((items - uncut) * shape.tileRows * heads, maxima.numTokens * shape.numQoHeads);
-    const merges = shape.mergesInPlace ? 0 : maxima.batchSize + Math.ceil((splitRows * shape.headDimVo) / mergeElements);
+    const merges = shape.mergesInPlace
+      ? 0
+      : maxima.batchSize + Math.ceil((splitRows * shape.headDimVo) / mergeElements);
     if (cut.numItems > items || cut.numMergeItems > merges) {
       throw new InvalidArgumentError(
         'ERR_FLASHINFER_INVALID_ARGUMENT',
