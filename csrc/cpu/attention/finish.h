@@ -19,11 +19,35 @@ FLASHINFER_INLINE void StoreZeros(T* dst, int count) {
   for (int d = 0; d < count; ++d) dst[d] = from_float<T>(0.0f);
 }
 
+/** 2^x of one number, with the vectors' polynomial so that every path gives the same value. */
+FLASHINFER_INLINE float Exp2Scalar(float x) {
+  float lanes[kLanes];
+  Store(lanes, Exp2(Set1(x)));
+  return lanes[0];
+}
+
 template <class T>
-FLASHINFER_INLINE void StoreRow(void* dst, const float* src, int count, float sum, float vScale) {
-  // No key seen: 0, whatever src holds. A NaN sum is no such row.
-  if (sum == 0.0f) return StoreZeros(static_cast<T*>(dst), count);
-  StoreScaled(static_cast<T*>(dst), src, count, Set1(vScale / sum));
+FLASHINFER_INLINE void StoreRow(void* dst, const float* src, int count, float factor) {
+  // No key seen: 0, whatever src holds.
+  if (factor == 0.0f) return StoreZeros(static_cast<T*>(dst), count);
+  StoreScaled(static_cast<T*>(dst), src, count, Set1(factor));
+}
+
+/** The sum of a row's weights, each 2^(logit - max), and the maximum they refer to. */
+struct RowSum {
+  float max;
+  float sum;
+};
+
+/** With the head's sink, which is one more logit of the row without a value. */
+FLASHINFER_INLINE RowSum JoinSink(const AttentionParams& params, int64_t head, RowSum keys) {
+  if (params.sinks == nullptr) return keys;
+  const float sink = params.sinks[head] * kLog2e;
+  // Written so that a NaN on either side stays.
+  const float max = keys.sum == 0.0f || sink > keys.max ? sink : keys.max;
+  if (max == -kInfinity) return keys;
+  const float moved = keys.sum == 0.0f ? 0.0f : keys.sum * Exp2Scalar(keys.max - max);
+  return {max, moved + Exp2Scalar(sink - max)};
 }
 
 /** Writes one packed row's output and lse; `out` is not normalised, `max` in base 2. */
@@ -32,26 +56,24 @@ inline void FinishRow(const AttentionParams& params, int32_t kvHead, int64_t row
   const int64_t i = row / params.groupSize;
   const int64_t head = static_cast<int64_t>(kvHead) * params.groupSize + row % params.groupSize;
   const int64_t offset = i * params.outStrideN + head * params.outStrideH;
+  const RowSum total = JoinSink(params, head, {max, sum});
+  // A NaN sum is no row without keys.
+  const float share = params.sinks == nullptr ? 1.0f : Exp2Scalar(max - total.max);
+  const float factor = sum == 0.0f ? 0.0f : share * params.vScale / total.sum;
   switch (params.outDtype) {
     case DType::kFloat16:
-      StoreRow<half_t>(static_cast<half_t*>(params.out) + offset, out, params.headDimVo, sum, params.vScale);
+      StoreRow<half_t>(static_cast<half_t*>(params.out) + offset, out, params.headDimVo, factor);
       break;
     case DType::kBFloat16:
-      StoreRow<bfloat16_t>(static_cast<bfloat16_t*>(params.out) + offset, out, params.headDimVo, sum, params.vScale);
+      StoreRow<bfloat16_t>(static_cast<bfloat16_t*>(params.out) + offset, out, params.headDimVo, factor);
       break;
     default:
-      StoreRow<float>(static_cast<float*>(params.out) + offset, out, params.headDimVo, sum, params.vScale);
+      StoreRow<float>(static_cast<float*>(params.out) + offset, out, params.headDimVo, factor);
   }
   if (params.lse != nullptr) {
-    params.lse[i * params.numQoHeads + head] = sum == 0.0f ? -kInfinity : (max + log2f(sum)) * params.lseFactor;
+    const float lse = total.sum == 0.0f ? -kInfinity : (total.max + log2f(total.sum)) * params.lseFactor;
+    params.lse[i * params.numQoHeads + head] = lse;
   }
-}
-
-/** 2^x of one number, with the vectors' polynomial so that every path gives the same value. */
-FLASHINFER_INLINE float Exp2Scalar(float x) {
-  float lanes[kLanes];
-  Store(lanes, Exp2(Set1(x)));
-  return lanes[0];
 }
 
 /** FlashInfer's merge_state over consecutive parts. */

@@ -44,6 +44,8 @@ struct AttentionParams {
   const uint8_t* customMask;
   PosEncodingMode posEncodingMode;
   const float* alibiSlopes;
+  /** A logit a query head that joins the softmax, or null. */
+  const float* sinks;
   int64_t windowLeft;  // negative: off
   float logitsSoftCap;
   float smScale;

@@ -87,6 +87,7 @@ void Attention(CpuState& state, JsValue object) {
   p.customMask = args.Pointer<const uint8_t>("customMask");
   p.posEncodingMode = static_cast<PosEncodingMode>(args.Int32("posEncodingMode"));
   p.alibiSlopes = args.Pointer<const float>("alibiSlopes");
+  p.sinks = args.Pointer<const float>("sinks");
   p.windowLeft = args.Integer("windowLeft");
   p.logitsSoftCap = static_cast<float>(args.Number("logitsSoftCap"));
   p.smScale = static_cast<float>(args.Number("smScale"));

@@ -45,7 +45,7 @@ __device__ __forceinline__ RequestRecord request_record(const Params& batch, int
 struct RequestParams {
   const void *q, *k, *v;
   void *o, *lse;
-  const void *custom_mask, *alibi_slopes, *kv_pages;
+  const void *custom_mask, *alibi_slopes, *sinks, *kv_pages;
   void *partial_o, *partial_lse, *counters;
   int64_t q_stride_n, q_stride_h, k_stride_n, k_stride_h, v_stride_n, v_stride_h, o_stride_n, o_stride_h;
   int64_t k_stride_page, v_stride_page;
@@ -89,6 +89,7 @@ __device__ __forceinline__ BatchRequest<Params> request_params(const Params& bat
   p.custom_mask = static_cast<const uint8_t*>(batch.custom_mask) +
                   (static_cast<uint64_t>(r.mask_begin_low) | static_cast<uint64_t>(r.mask_begin_high) << 32);
   p.alibi_slopes = batch.alibi_slopes;
+  p.sinks = batch.sinks;
   p.partial_o = static_cast<float*>(batch.partial_o) + static_cast<int64_t>(r.partial_row) * C::D_VO;
   p.partial_lse = static_cast<float*>(batch.partial_lse) + r.partial_row;
   p.counters = static_cast<unsigned*>(batch.counters) + r.counter;

@@ -299,8 +299,7 @@ __device__ __forceinline__ void decode_rows(const Params& params, char* smem, in
     const float lse = merge_warps<C>(outputs, maxima, sums, row, column, out);
     if (params.num_splits == 1) {
       const PackedRow at = PackedRow::at(params, first_packed + row, kv_head);
-      store_output4<T, typename C::Variant>(params, at, column, lse, out);
-      if (column == 0) store_lse(params, at, lse);
+      finish_output4<T, typename C::Variant>(params, at, column, lse, out);
     } else {
       *reinterpret_cast<float4*>(partial_o + (state_row + row) * C::D_VO + column) =
           make_float4(out[0], out[1], out[2], out[3]);
@@ -323,8 +322,7 @@ __device__ __forceinline__ void decode_rows(const Params& params, char* smem, in
         },
         out);
     const PackedRow at = PackedRow::at(params, first_packed + row, kv_head);
-    store_output4<T, typename C::Variant>(params, at, column, lse, out);
-    if (column == 0) store_lse(params, at, lse);
+    finish_output4<T, typename C::Variant>(params, at, column, lse, out);
   }
 }
 

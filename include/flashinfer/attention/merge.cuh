@@ -39,23 +39,23 @@ __device__ __forceinline__ float merge_states4(int num_splits, Lse lse, Value va
       out);
 }
 
-/** Writes four output elements of a row, scaled by `v_scale` and transformed. */
+/** Finishes four output elements of a row, and with the first of them its lse: sink, scale, hook of the variant. */
 template <class T, class Variant, class Params>
-__device__ __forceinline__ void store_output4(const Params& params, const PackedRow& at, int column, float lse,
-                                              const float (&out)[4]) {
-  T* dst = static_cast<T*>(params.o) + output_offset(params, at) + column;
-  if constexpr (Variant::kTransformsOutput) {
-    float final[4];
+__device__ __forceinline__ void finish_output4(const Params& params, const PackedRow& at, int column, float lse,
+                                               const float (&out)[4]) {
+  const float factor = join_sink<Variant>(params, at.qo_head, lse) * params.v_scale;
+  if (column == 0) store_lse(params, at, lse);
+  float final[4];
 #pragma unroll
-    for (int e = 0; e < 4; ++e) {
+  for (int e = 0; e < 4; ++e) {
+    final[e] = out[e] * factor;
+    if constexpr (Variant::kTransformsOutput) {
       const ElementPosition place{at.qo_idx, at.qo_head, at.qo_head / params.group_size, column + e};
-      final[e] = Variant::transform_output(params, out[e] * params.v_scale, place, lse);
+      final[e] = Variant::transform_output(params, final[e], place, lse);
     }
-    *reinterpret_cast<uint2*>(dst) = make_uint2(pack2<T>(final[0], final[1]), pack2<T>(final[2], final[3]));
-    return;
   }
-  *reinterpret_cast<uint2*>(dst) = make_uint2(pack2<T>(out[0] * params.v_scale, out[1] * params.v_scale),
-                                              pack2<T>(out[2] * params.v_scale, out[3] * params.v_scale));
+  T* dst = static_cast<T*>(params.o) + output_offset(params, at) + column;
+  *reinterpret_cast<uint2*>(dst) = make_uint2(pack2<T>(final[0], final[1]), pack2<T>(final[2], final[3]));
 }
 
 template <class T_, int D_VO_, class Variant_ = DefaultVariant<false, false>>
@@ -81,8 +81,7 @@ __device__ __forceinline__ void merge_splits_at(const Params& params, int64_t in
       params.num_splits, [&](int i) { return lse[i * num_rows]; },
       [&](int i) { return *reinterpret_cast<const float4*>(values + i * num_rows * C::D_VO); }, out);
   const PackedRow at{static_cast<int>(row / params.num_qo_heads), static_cast<int>(row % params.num_qo_heads)};
-  store_output4<typename C::T, typename C::Variant>(params, at, column, merged, out);
-  if (column == 0) store_lse(params, at, merged);
+  finish_output4<typename C::T, typename C::Variant>(params, at, column, merged, out);
 }
 
 /** One request. Grid: ceil(qo_len * num_qo_heads * D_VO / 4 / 128) blocks. */

@@ -62,6 +62,22 @@ __device__ __forceinline__ void transform_query_tile(const Params& params, char*
   }
 }
 
+/**
+ * The sink of a head is one more logit of each of its rows, without a value: it takes its share of the softmax. Moves the
+ * base-2 lse of all the row's keys to include it, and returns what the keys' output is to be multiplied with. Once a row,
+ * after its splits are merged.
+ */
+template <class Variant, class Params>
+__device__ __forceinline__ float join_sink(const Params& params, int qo_head, float& lse) {
+  if (!Variant::kUsesSoftmax || params.sinks == nullptr) return 1.0f;
+  const float sink = static_cast<const float*>(params.sinks)[qo_head] * kLog2e;
+  const float top = max_nan(lse, sink);
+  if (top == negative_infinity()) return 1.0f;
+  const float keys = exp2_approx(lse - top), all = keys + exp2_approx(sink - top);
+  lse = top + log2f(all);
+  return keys / all;
+}
+
 /** Element offset of a row's output. */
 template <class Params>
 __device__ __forceinline__ int64_t output_offset(const Params& params, const PackedRow& at) {

@@ -222,19 +222,20 @@ struct PrefillBlock {
       for (int r = 0; r < 2; ++r) {
         if (packed_row(mi, r) >= total) continue;
         const PackedRow at = row_at(mi, r);
-        const float lse = row_lse(state.m[mi][r], state.l[mi][r], scale);
+        float lse = row_lse(state.m[mi][r], state.l[mi][r], scale);
         if (params.num_splits > 1) {
           store_partial(split, at, mi, r, lse);
         } else {
-          store_row(at, mi, r, lse);
+          const float share = join_sink<Variant>(params, at.qo_head, lse);
+          store_row(at, mi, r, share, lse);
           if ((lane & 3) == 0) store_lse(params, at, lse);
         }
       }
     }
   }
 
-  __device__ __forceinline__ void store_row(const PackedRow& at, int mi, int r, float lse) {
-    const float factor = normalizer<Variant>(state.l[mi][r]) * params.v_scale;
+  __device__ __forceinline__ void store_row(const PackedRow& at, int mi, int r, float share, float lse) {
+    const float factor = normalizer<Variant>(state.l[mi][r]) * share * params.v_scale;
     T* out = static_cast<T*>(params.o) + output_offset(params, at) + (lane & 3) * 2;
 #pragma unroll
     for (int n = 0; n < C::D_VO / 8; ++n) {

@@ -6,6 +6,7 @@ import type { Tensor } from '../tensor/tensor.ts';
 import type { BatchRequests, BatchShape } from './batchPlan.ts';
 import type { AttentionNumbers } from './options.ts';
 import type { KvView } from './pagedKvCache.ts';
+import type { MaskMode } from './request.ts';
 import type { VariantArgs } from './variantArgs.ts';
 
 /** The attention of a plan, checked. */
@@ -16,7 +17,7 @@ export interface PlannedAttention extends AttentionNumbers {
   readonly headDim: number;
   readonly qDtype: DType;
   readonly kvDtype: DType;
-  readonly maskMode: 'none' | 'causal';
+  readonly maskMode: MaskMode;
   /** 0 for ragged keys. */
   readonly pageSize: number;
 }
@@ -68,5 +69,11 @@ export interface BatchCall {
   readonly kv: ReadKv;
   readonly out: Tensor;
   readonly lse: Tensor | undefined;
+  /** Packed custom masks where the plan's maskMode is `custom`. */
+  readonly customMask: number;
+  /** float32 `[numQoHeads]`. */
+  readonly sinks: Tensor | undefined;
+  /** The caller's scratch; by default the stream's own. */
+  readonly workspace: Tensor | undefined;
   readonly variantArgs: VariantArgs;
 }

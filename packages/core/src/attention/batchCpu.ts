@@ -10,7 +10,8 @@ import { variantOnCpu } from './cpuAttention.ts';
 import { headDimVoOf, maskModes, posEncodingCodes } from './request.ts';
 
 /** One call of the cpu operator a request; keys and values are read from their pages in place. */
-export function runBatchOnCpu({ planned, numbers, q, kv, out, lse }: BatchCall, buffer: Tensor): void {
+export function runBatchOnCpu(call: BatchCall, buffer: Tensor): void {
+  const { planned, numbers, q, kv, out, lse, sinks } = call;
   const { attention, requests, layout } = planned;
   if (attention.variant !== undefined) throw variantOnCpu(attention.variant.name);
   const { cpu } = native();
@@ -19,6 +20,7 @@ export function runBatchOnCpu({ planned, numbers, q, kv, out, lse }: BatchCall, 
   const qBytes = dtypes[attention.qDtype].bytes;
   const slopes = attention.posEncodingMode === 'ALIBI' ? alibiSlopes(attention.numQoHeads, 'cpu').ptr : 0;
   const pages = buffer.ptr + layout.pages * 4;
+  let customMask = call.customMask;
   for (let r = 0; r < requests.batchSize; ++r) {
     if (requests.qoLen[r] === 0) continue;
     const row = requests.qoBegin[r]!;
@@ -47,9 +49,10 @@ export function runBatchOnCpu({ planned, numbers, q, kv, out, lse }: BatchCall, 
       outStrideN: out.strides[0]!,
       outStrideH: out.strides[1]!,
       maskMode: maskModes[attention.maskMode],
-      customMask: 0,
+      customMask,
       posEncodingMode: posEncodingCodes[attention.posEncodingMode],
       alibiSlopes: slopes,
+      sinks: sinks?.ptr ?? 0,
       windowLeft: attention.windowLeft,
       logitsSoftCap: attention.logitsSoftCap,
       smScale: numbers.smScale,
@@ -65,5 +68,6 @@ export function runBatchOnCpu({ planned, numbers, q, kv, out, lse }: BatchCall, 
       args.vStridePage = kv.v.stridePage;
     }
     cpu.attention(args);
+    customMask += Math.ceil((requests.qoLen[r]! * requests.kvLen[r]!) / 8);
   }
 }

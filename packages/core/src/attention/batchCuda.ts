@@ -21,15 +21,19 @@ export function runBatchOnCuda(caller: string, call: BatchCall, buffer: Tensor):
   const stream = currentStream(deviceIndex);
   const base = buffer.ptr;
   const headDimVo = headDimVoOf(attention.headDim);
-  const partialO = layout.partialRows === 0 ? 0 : workspace(deviceIndex, layout.partialRows * (headDimVo + 1) * 4);
+  const partialO =
+    layout.partialRows === 0
+      ? 0
+      : (call.workspace?.ptr ?? workspace(deviceIndex, layout.partialRows * (headDimVo + 1) * 4));
   const args: Record<string, number | bigint> = {
     q: q.ptr,
     k: kv.k.ptr,
     v: kv.v.ptr,
     o: out.ptr,
     lse: lse?.ptr ?? 0,
-    custom_mask: 0,
+    custom_mask: call.customMask,
     alibi_slopes: attention.posEncodingMode === 'ALIBI' ? alibiSlopes(attention.numQoHeads, device).ptr : 0,
+    sinks: call.sinks?.ptr ?? 0,
     kv_indices: base + layout.pages * 4,
     partial_o: partialO,
     partial_lse: partialO + layout.partialRows * headDimVo * 4,

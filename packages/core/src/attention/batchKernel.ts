@@ -22,6 +22,7 @@ const batchParams: readonly ParamField[] = [
   { name: 'lse', type: 'ptr' },
   { name: 'custom_mask', type: 'ptr' },
   { name: 'alibi_slopes', type: 'ptr' },
+  { name: 'sinks', type: 'ptr' },
   { name: 'kv_indices', type: 'ptr' },
   { name: 'partial_o', type: 'ptr' },
   { name: 'partial_lse', type: 'ptr' },

@@ -2,6 +2,7 @@
 // Options of the batch attention wrappers.
 import type { DType } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
+import type { BatchMaskOptions } from './batchMask.ts';
 import type { HostIndices } from './hostArray.ts';
 import type { AttentionBackend, KvLayout, PosEncodingMode } from './options.ts';
 import type { AttentionVariant } from './variant.ts';
@@ -26,6 +27,16 @@ export interface BatchWrapperOptions {
   maxNumPages?: number;
   /** Most query tokens of a plan, all requests together; required with useCudaGraph by the prefill wrappers. */
   maxNumTokens?: number;
+  /**
+   * Most bytes of a plan's packed custom masks, the sum of `ceil(qoLen * kvLen / 8)` over its requests; with useCudaGraph
+   * needed for plans with a custom mask. Default 0.
+   */
+  maxCustomMaskBytes?: number;
+  /**
+   * Scratch for `run()`, contiguous, on the wrapper's device, at least `workspaceSize()` bytes after each plan; not to be
+   * used by anything else meanwhile. Default: memory that the library owns, one a stream.
+   */
+  workspace?: Tensor;
 }
 
 /** What every plan says about the attention, besides the lengths. */
@@ -74,7 +85,7 @@ export interface PageTable {
 
 export type BatchDecodePlanOptions = BatchPlanOptions & PageTable;
 
-export interface QueryRows {
+export interface QueryRows extends BatchMaskOptions {
   /** int32 `[batchSize + 1]`: request i has query rows `qoIndptr[i] .. qoIndptr[i + 1]`. */
   qoIndptr: HostIndices;
   /** Query row i of a request sees its keys up to i + kvLen - qoLen. Default false. */
@@ -99,6 +110,11 @@ export interface BatchRunOptions {
   returnLse?: boolean;
   /** Default `'2'`. */
   lseBase?: '2' | 'e';
+  /**
+   * float32 `[numQoHeads]`: the sink of each head, one more logit (natural, after smScale) without a value that joins the
+   * softmax of every row. The lse includes it; a row that sees no key gets output 0 and the sink as its lse. Default: none.
+   */
+  sinks?: Tensor;
   /** Calibration scales, folded into smScale (q, k) and multiplied to the output (v). Default 1. */
   qScale?: number;
   kScale?: number;

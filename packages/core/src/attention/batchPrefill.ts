@@ -18,6 +18,8 @@ import { headDimVoOf } from './request.ts';
 const sharedNames = [
   'qoIndptr',
   'causal',
+  'customMask',
+  'packedCustomMask',
   'numQoHeads',
   'numKvHeads',
   'headDimQk',

@@ -10,18 +10,20 @@ import { disposeSymbol } from '../runtime/disposeSymbol.ts';
 import { empty } from '../tensor/create.ts';
 import type { DType } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
-import type { Planned, PlannedAttention, PlannedKernels, ReadKv } from './batchCall.ts';
+import type { BufferLayout, Planned, PlannedAttention, PlannedKernels, ReadKv } from './batchCall.ts';
 import { runBatchOnCpu } from './batchCpu.ts';
 import { runBatchOnCuda } from './batchCuda.ts';
 import { chooseBatchKernels } from './batchKernelChoice.ts';
+import { type BatchMaskOptions, hasCustomMask, MaskBuffer } from './batchMask.ts';
 import type { BatchPlanOptions, BatchRunOptions, BatchWrapperOptions, PagedKVCache } from './batchOptions.ts';
 import { type BatchRequests, cutBatch } from './batchPlan.ts';
+import { checkWorkspace, checkWorkspaceSize } from './callerWorkspace.ts';
 import { deviceLimits } from './deviceLimits.ts';
 import { positiveInteger } from './hostArray.ts';
 import { checkBackend, type KvLayout, readBatchNumbers, readRunNumbers } from './options.ts';
 import { readPagedKvCache } from './pagedKvCache.ts';
 import { PlanBuffer, type PlanMaxima } from './planBuffer.ts';
-import { checkHeadDim, checkHeads, checkNoOverlap, headDimVoOf } from './request.ts';
+import { checkHeadDim, checkHeads, checkNoOverlap, checkSinks, headDimVoOf } from './request.ts';
 import { readVariantArgs } from './variantArgs.ts';
 
 const qDtypes: readonly DType[] = ['float16', 'bfloat16'];
@@ -35,6 +37,8 @@ export abstract class BatchWrapper {
   readonly isCudaGraphEnabled: boolean;
   private readonly maxima: PlanMaxima | undefined;
   private readonly buffer: PlanBuffer;
+  private readonly mask: MaskBuffer;
+  private readonly workspace: Tensor | undefined;
   private readonly deviceIndex: number;
   private planned: Planned | undefined;
   private isDisposed = false;
@@ -49,27 +53,33 @@ export abstract class BatchWrapper {
     this.isCudaGraphEnabled = options.useCudaGraph ?? false;
     this.maxima = this.isCudaGraphEnabled ? readMaxima(name, options, needs) : undefined;
     this.buffer = new PlanBuffer(this.device, this.maxima);
+    const { maxCustomMaskBytes, workspace } = options;
+    new Checker(name).number('maxCustomMaskBytes', maxCustomMaskBytes, { min: 0, integer: true });
+    this.mask = new MaskBuffer(this.device, this.isCudaGraphEnabled ? (maxCustomMaskBytes ?? 0) : undefined);
+    checkWorkspace(name, workspace, this.device);
+    this.workspace = workspace;
   }
 
   get disposed(): boolean {
     return this.isDisposed;
   }
 
-  /** Gives the plan buffer back, in stream order. Idempotent. */
+  /** Gives the plan's buffers back, in stream order. Idempotent. */
   dispose(): void {
     this.isDisposed = true;
     this.planned = undefined;
     this.buffer.dispose();
+    this.mask.dispose();
   }
 
   [disposeSymbol](): void {
     this.dispose();
   }
 
-  /** Bytes of scratch that `run()` uses for the current plan; the library owns it. */
+  /** Bytes of scratch that `run()` uses for the current plan: the library's, or the `workspace` of the constructor. */
   workspaceSize(): number {
     const { layout, attention } = this.requirePlan('workspaceSize');
-    return layout.partialRows * (headDimVoOf(attention.headDim) + 1) * 4;
+    return scratchBytes(attention, layout);
   }
 
   /** The kernels of the current plan, for `warmup(wrapper)`. */
@@ -80,7 +90,7 @@ export abstract class BatchWrapper {
   }
 
   protected planRequests(
-    options: BatchPlanOptions & { causal?: boolean },
+    options: BatchPlanOptions & BatchMaskOptions & { causal?: boolean },
     allowed: ReadonlySet<string>,
     requests: BatchRequests,
     keys: { pages: Int32Array; kvExtent: number; pageSize: number },
@@ -97,7 +107,10 @@ export abstract class BatchWrapper {
     const cut = kernels && cutBatch(requests, kernels.shape, options);
     const { pages, kvExtent } = keys;
     const layout = this.buffer.layOut(caller, cut, kernels, requests.batchSize, pages.length);
+    checkWorkspaceSize(caller, this.workspace, scratchBytes(attention, layout));
+    const writeMask = attention.maskMode === 'custom' ? this.mask.read(caller, options, requests) : undefined;
     this.buffer.write(caller, layout, pages, requests, cut, kernels);
+    writeMask?.();
     const grid = this.maxima === undefined ? cut : { numItems: layout.items, numMergeItems: layout.mergeItems };
     this.planned = {
       attention,
@@ -140,6 +153,8 @@ export abstract class BatchWrapper {
       });
       checkNoOverlap(caller, options.out, { q, ...kv.tensors });
     }
+    const { sinks } = options;
+    checkSinks(check, sinks, attention, this.device);
     const variantArgs = readVariantArgs(check, attention.variant, options.variantParams, this.device);
     const lseDims = [numTokens, attention.numQoHeads];
     check.optionalTensor('lse', options.lse, lseDims, { dtypes: ['float32'], device: this.device, contiguous: true });
@@ -148,7 +163,8 @@ export abstract class BatchWrapper {
     const lse = wantsLse ? (options.lse ?? empty(lseDims, { dtype: 'float32', device: this.device })) : undefined;
     logCall(caller, { q, options });
     if (out.size > 0) {
-      const call = { planned, numbers, q, kv, out, lse, variantArgs };
+      const { mask, workspace } = this;
+      const call = { planned, numbers, q, kv, out, lse, variantArgs, customMask: mask.ptr, sinks, workspace };
       if (this.deviceIndex < 0) runBatchOnCpu(call, this.buffer.written);
       else runBatchOnCuda(caller, call, this.buffer.written);
     }
@@ -183,7 +199,7 @@ export abstract class BatchWrapper {
 
   private readAttention(
     caller: string,
-    options: BatchPlanOptions & { causal?: boolean },
+    options: BatchPlanOptions & BatchMaskOptions & { causal?: boolean },
     allowed: ReadonlySet<string>,
     pageSize: number,
   ): PlannedAttention {
@@ -209,7 +225,7 @@ export abstract class BatchWrapper {
     check.number('fixedSplitSize', options.fixedSplitSize, { min: 1, integer: true });
     check.oneOf('disableSplitKv', options.disableSplitKv, [true, false]);
     check.oneOf('causal', options.causal, [true, false]);
-    const maskMode = options.causal === true ? 'causal' : 'none';
+    const maskMode = hasCustomMask(options) ? 'custom' : options.causal === true ? 'causal' : 'none';
     // Spelled out: spreading an object of this size costs V8 several microseconds, a good part of a plan.
     return {
       kvLayout: numbers.kvLayout,
@@ -260,6 +276,11 @@ export abstract class BatchWrapper {
     }
     return chooseBatchKernels(attention, requests, always, this.maxima, deviceLimits(this.deviceIndex));
   }
+}
+
+/** Of the partial states of split requests. */
+function scratchBytes(attention: PlannedAttention, layout: BufferLayout): number {
+  return layout.partialRows * (headDimVoOf(attention.headDim) + 1) * 4;
 }
 
 /** Runs on the cpu read the requests, and the arrays of a plan belong to the caller, who may write the next step to them. */

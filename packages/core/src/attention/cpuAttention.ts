@@ -37,6 +37,7 @@ export function runOnCpu(request: AttentionRequest): void {
     customMask: customMask?.ptr ?? 0,
     posEncodingMode: posEncodingCodes[request.posEncodingMode],
     alibiSlopes: request.posEncodingMode === 'ALIBI' ? alibiSlopes(request.numQoHeads, 'cpu').ptr : 0,
+    sinks: request.sinks?.ptr ?? 0,
     windowLeft: request.windowLeft,
     logitsSoftCap: request.logitsSoftCap,
     smScale: request.smScale,

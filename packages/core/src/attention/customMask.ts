@@ -12,7 +12,7 @@ import type { AttentionRequest } from './request.ts';
 /** `temporaries` are this call's own tensors, to dispose of once the kernels that read them are launched. */
 type ResolvedMask = Pick<AttentionRequest, 'maskMode' | 'customMask' | 'temporaries'>;
 
-/** Which mask a call uses; `customMask` replaces `causal`, so giving both is refused rather than guessed at. */
+/** Which mask a call uses: a custom one replaces `causal`, as FlashInfer's does. */
 export function resolveCustomMask(
   functionName: string,
   check: Checker,
@@ -26,12 +26,10 @@ export function resolveCustomMask(
   if (customMask === undefined && packedCustomMask === undefined) {
     return { maskMode: causal ? 'causal' : 'none', customMask: undefined, temporaries: [] };
   }
-  if (causal || (customMask !== undefined && packedCustomMask !== undefined)) {
-    const given = [causal && 'causal', customMask && 'customMask', packedCustomMask && 'packedCustomMask'];
+  if (customMask !== undefined && packedCustomMask !== undefined) {
     throw new InvalidArgumentError(
       'ERR_FLASHINFER_INVALID_ARGUMENT',
-      `${functionName}: ${given.filter(Boolean).join(' and ')} are given; expected one mask; ` +
-        'leave out all but one (a custom mask can contain the causal one)',
+      `${functionName}: customMask and packedCustomMask are both given; expected one of them; leave the other out`,
     );
   }
   if (packedCustomMask !== undefined) {

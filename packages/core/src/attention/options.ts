@@ -43,6 +43,11 @@ export interface AttentionOptions {
   returnLse?: boolean;
   /** Base of the returned log-sum-exp: 2, as FlashInfer's and as `mergeState` expects, or e. Default `'2'`. */
   lseBase?: '2' | 'e';
+  /**
+   * float32 `[numQoHeads]`: the sink of each head, one more logit (natural, after smScale) without a value that joins the
+   * softmax of every row. The lse includes it; a row that sees no key gets output 0 and the sink as its lse. Default: none.
+   */
+  sinks?: Tensor;
   /** Where to write the output, shape and dtype as q; may be strided. Default: a new tensor. */
   out?: Tensor;
   /** Default `'auto'`. */
@@ -96,6 +101,7 @@ const shared: readonly (keyof AttentionOptions)[] = [
   'vScale',
   'returnLse',
   'lseBase',
+  'sinks',
   'out',
   'backend',
   'variant',
@@ -136,6 +142,7 @@ export function readBatchNumbers(
 }
 
 export const runOptionNames: ReadonlySet<string> = new Set([
+  'sinks',
   'out',
   'lse',
   'returnLse',

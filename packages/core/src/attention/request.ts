@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // One attention request after validation: what the cpu operator and the CUDA planners are given.
+import type { Checker } from '../check/checker.ts';
 import { InvalidArgumentError, UnsupportedError } from '../errors.ts';
+import type { Device } from '../runtime/device.ts';
 import type { DType } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import type { AttentionNumbers } from './options.ts';
@@ -40,6 +42,8 @@ export interface AttentionRequest extends AttentionNumbers {
   /** Packed little-endian bits where maskMode is `custom`. */
   readonly customMask: Tensor | undefined;
   readonly temporaries: readonly Tensor[];
+  /** float32 `[numQoHeads]`. */
+  readonly sinks: Tensor | undefined;
   /** The variant's fields of the params struct; empty without one. */
   readonly variantArgs: VariantArgs;
 }
@@ -76,6 +80,22 @@ export function checkHeads(functionName: string, numQoHeads: number, numKvHeads:
     'ERR_FLASHINFER_HEADS_MISMATCH',
     `${functionName}: numQoHeads=${numQoHeads} (from q) is not a multiple of numKvHeads=${numKvHeads} (from k); ` +
       'expected every key head to serve the same number of query heads, at least one',
+  );
+}
+
+/** `sinks` of a call, checked; the kernels of a variant without softmax would ignore them. */
+export function checkSinks(
+  check: Checker,
+  sinks: Tensor | undefined,
+  { numQoHeads, variant }: { numQoHeads: number; variant: AttentionNumbers['variant'] },
+  device: Device,
+): void {
+  if (sinks === undefined) return;
+  check.tensor('sinks', sinks, [numQoHeads], { dtypes: ['float32'], device, contiguous: true });
+  if (variant === undefined || variant.useSoftmax) return;
+  throw check.error(
+    'ERR_FLASHINFER_INVALID_ARGUMENT',
+    `sinks are given with variant ${variant.name}, which has no softmax; expected one or the other; leave sinks out`,
   );
 }
 

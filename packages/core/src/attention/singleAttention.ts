@@ -17,7 +17,7 @@ import {
   type SingleDecodeOptions,
   type SinglePrefillOptions,
 } from './options.ts';
-import { type AttentionRequest, checkHeadDim, checkHeads, checkNoOverlap, headDimVoOf } from './request.ts';
+import { type AttentionRequest, checkHeadDim, checkHeads, checkNoOverlap, checkSinks, headDimVoOf } from './request.ts';
 import { readVariantArgs } from './variantArgs.ts';
 
 /**
@@ -171,6 +171,7 @@ function makeRequest(
     check.tensor('out', options.out, outShape, { dtypes: [q.dtype], device, lastDimContiguous: true });
     checkNoOverlap(functionName, options.out, { q, k, v });
   }
+  checkSinks(check, options.sinks, { numQoHeads, variant: numbers.variant }, device);
   const mask = resolveCustomMask(functionName, check, options, qoLen, kvLen, device);
   const out = options.out ?? empty(outShape, { dtype: q.dtype, device });
   const lse = options.returnLse === true ? empty(q.shape.slice(0, -1), { dtype: 'float32', device }) : undefined;
@@ -211,6 +212,7 @@ function makeRequest(
     maskMode: mask.maskMode,
     customMask: mask.customMask,
     temporaries: mask.temporaries,
+    sinks: options.sinks,
     variantArgs: readVariantArgs(check, numbers.variant, options.variantParams, device),
   };
 }

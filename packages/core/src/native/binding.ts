@@ -210,6 +210,8 @@ export interface CpuAttentionArgs {
   posEncodingMode: number;
   /** float32 `[numQoHeads]`, or 0. ALIBI adds slope * (kvIdx - i) for query row i, as FlashInfer does (decode: i = 0). */
   alibiSlopes: Ptr;
+  /** float32 `[numQoHeads]`, natural logits that join each row's softmax, or 0. */
+  sinks: Ptr;
   windowLeft: number; // -1: off
   logitsSoftCap: number; // 0: off
   smScale: number;

@@ -414,10 +414,10 @@ describe('singlePrefillWithKVCache refuses', () => {
         words: ['customMask', 'packedCustomMask'],
       },
       {
-        name: 'a mask and causal',
-        options: { customMask: mask([5, 9]), causal: true },
+        name: 'two masks',
+        options: { customMask: mask([5, 9]), packedCustomMask: mask([6]) },
         code: 'ERR_FLASHINFER_INVALID_ARGUMENT',
-        words: ['causal', 'customMask'],
+        words: ['customMask', 'packedCustomMask'],
       },
       {
         name: 'a causal that is no boolean',

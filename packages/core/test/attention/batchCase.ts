@@ -6,8 +6,8 @@ import type { DType } from '../../src/tensor/dtype.ts';
 import { testDevice } from '../device.ts';
 import { type AttentionReferenceOptions, attentionReference } from '../reference/attention.ts';
 import { attentionTolerance, expectClose, expectLseClose } from '../reference/compare.ts';
-import { normalArray, testSeed, uniformSource } from '../reference/random.ts';
-import { deviceTensor, heldValues, poisoned } from './attentionCase.ts';
+import { maskArray, normalArray, testSeed, uniformSource } from '../reference/random.ts';
+import { deviceTensor, heldValues, packMask, poisoned } from './attentionCase.ts';
 
 export interface BatchCase {
   readonly qoLens: readonly number[];
@@ -26,6 +26,11 @@ export interface BatchCase {
     AttentionReferenceOptions,
     'causal' | 'windowLeft' | 'logitsSoftCap' | 'posEncodingMode' | 'smScale'
   >;
+  /** Mean density of random custom masks, and how they are passed. */
+  readonly maskDensity?: number;
+  readonly maskForm?: 'bool' | 'packed' | 'host' | 'packedHost';
+  /** Pass random sinks. */
+  readonly sinks?: boolean;
   readonly plan?: { fixedSplitSize?: number; disableSplitKv?: boolean };
 }
 
@@ -92,7 +97,37 @@ export function makeInputs(c: BatchCase) {
   const q = deviceTensor(normalArray(rows * c.numQoHeads * c.headDim, 0), [rows, c.numQoHeads, c.headDim], c.dtype);
   const values = [c.headDim, valueDim(c)].map((dim, i) => normalArray(keys * c.numKvHeads * dim, i + 1));
   const [k, v] = [c.headDim, valueDim(c)].map((dim, i) => deviceTensor(values[i]!, [keys, c.numKvHeads, dim], kvDtype));
-  return { q, k: k!, v: v!, values };
+  const bits =
+    c.maskDensity === undefined
+      ? undefined
+      : c.qoLens.map((n, r) => maskArray(n * c.kvLens[r]!, 20 + r, c.maskDensity!));
+  const sinks = c.sinks
+    ? deviceTensor(
+        normalArray(c.numQoHeads, 9).map((x) => 2 * x),
+        [c.numQoHeads],
+        'float32',
+      )
+    : undefined;
+  return { q, k: k!, v: v!, values, masks: bits, sinks };
+}
+
+/** The masks in the form a case asks for. */
+function maskOptions(c: BatchCase, masks: readonly Uint8Array[] | undefined) {
+  if (masks === undefined) return {};
+  const flat = (parts: readonly Uint8Array[]): Uint8Array => Uint8Array.from(parts.flatMap((part) => [...part]));
+  const [elements, packed] = [flat(masks), flat(masks.map(packMask))];
+  const onDevice = (values: Uint8Array, dtype: DType) =>
+    flashinfer.tensor(values, { shape: [values.length], dtype, device: testDevice });
+  switch (c.maskForm ?? 'bool') {
+    case 'bool':
+      return { customMask: onDevice(elements, 'bool') };
+    case 'packed':
+      return { packedCustomMask: onDevice(packed, 'uint8') };
+    case 'host':
+      return { customMask: elements };
+    default:
+      return { packedCustomMask: packed };
+  }
 }
 
 const outShape = (c: BatchCase): number[] => [c.qoLens.reduce((a, b) => a + b, 0), c.numQoHeads, valueDim(c)];
@@ -137,7 +172,11 @@ export function expectBatch(
         k: part(k!, key, kvLen, numKvHeads),
         v: part(v!, key, kvLen, numKvHeads, headDimVo),
       },
-      options,
+      {
+        ...options,
+        ...(inputs.masks && { customMask: inputs.masks[r]! }),
+        ...(inputs.sinks && { sinks: heldValues(inputs.sinks) }),
+      },
     );
     const label = `[seed ${testSeed}] request ${r}: qo ${qoLen}, kv ${kvLen}`;
     const width = numQoHeads * headDimVo;
@@ -174,7 +213,7 @@ export function runPaged(c: BatchCase, kind: 'decode' | 'prefill'): void {
   const { pagedKvIndptr, pagedKvIndices, pagedKvLastPageLen } = table;
   const pages = { pagedKvIndptr, pagedKvIndices, pagedKvLastPageLen, pageSize: c.pageSize ?? 1 };
   const out = poisoned(outShape(c), c.dtype);
-  const run = { out, returnLse: true } as const;
+  const run = { out, returnLse: true, ...(inputs.sinks && { sinks: inputs.sinks }) } as const;
   let result: [flashinfer.Tensor, flashinfer.Tensor];
   if (kind === 'decode') {
     const wrapper = kept(new flashinfer.BatchDecodeWithPagedKVCacheWrapper(common));
@@ -182,7 +221,7 @@ export function runPaged(c: BatchCase, kind: 'decode' | 'prefill'): void {
     result = wrapper.run(inputs.q, cache, run);
   } else {
     const wrapper = kept(new flashinfer.BatchPrefillWithPagedKVCacheWrapper(common));
-    wrapper.plan({ ...planOptions(c), ...pages, qoIndptr: indptr(c.qoLens) });
+    wrapper.plan({ ...planOptions(c), ...pages, ...maskOptions(c, inputs.masks), qoIndptr: indptr(c.qoLens) });
     result = wrapper.run(inputs.q, cache, run);
   }
   expect(result[0]).toBe(out);
@@ -195,9 +234,10 @@ export function runRagged(c: BatchCase): void {
   const wrapper = kept(
     new flashinfer.BatchPrefillWithRaggedKVCacheWrapper({ kvLayout: c.kvLayout ?? 'NHD', device: testDevice }),
   );
-  wrapper.plan({ ...planOptions(c), qoIndptr: indptr(c.qoLens), kvIndptr: indptr(c.kvLens) });
+  const lengths = { qoIndptr: indptr(c.qoLens), kvIndptr: indptr(c.kvLens) };
+  wrapper.plan({ ...planOptions(c), ...maskOptions(c, inputs.masks), ...lengths });
   const [k, v] = [inputs.k, inputs.v].map((x) => (hnd ? x.transpose(0, 1).contiguous() : x));
   const out = poisoned(outShape(c), c.dtype);
-  const lse = wrapper.run(inputs.q, k!, v!, { out, returnLse: true })[1];
+  const lse = wrapper.run(inputs.q, k!, v!, { out, returnLse: true, ...(inputs.sinks && { sinks: inputs.sinks }) })[1];
   expectBatch(c, inputs, out.toArraySync() as Float32Array, lse.toArraySync() as Float32Array);
 }

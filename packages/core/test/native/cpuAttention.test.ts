@@ -209,6 +209,7 @@ function run(c: Case) {
     customMask: mask ? alloc(packed) : 0,
     posEncodingMode: mode === 'ROPE_LLAMA' ? 1 : mode === 'ALIBI' ? 2 : 0,
     alibiSlopes: mode === 'ALIBI' ? alloc(new Uint8Array(slopes.buffer)) : 0,
+    sinks: 0,
     windowLeft: options.windowLeft ?? -1,
     logitsSoftCap: options.logitsSoftCap ?? 0,
     smScale: options.smScale ?? 1 / Math.sqrt(headDim),

@@ -38,6 +38,8 @@ export interface AttentionReferenceOptions {
   readonly qScale?: number;
   readonly kScale?: number;
   readonly vScale?: number;
+  /** `[numQoHeads]`: a logit a head that joins every row's softmax without a value. */
+  readonly sinks?: ArrayLike<number>;
   /** Query rows to compute, in this order; default all. */
   readonly rows?: readonly number[];
   /** Query heads to compute, in this order; default all. */
@@ -89,7 +91,8 @@ export function attentionReference(
       let query = inputs.q.subarray(start, start + headDimQk);
       if (rope) query = rotateRows(query, 1, 1, headDimQk, () => kvLen - qoLen + i, rope);
 
-      let max = -Infinity;
+      const sink = options.sinks?.[head] ?? -Infinity;
+      let max = sink;
       for (let n = 0; n < numVisible; ++n) {
         const j = visible[n]!;
         let logit = scale * dot(query, k, (j * numKvHeads + kvHead) * headDimQk, headDimQk);
@@ -100,11 +103,11 @@ export function attentionReference(
       }
 
       const outRow = out.subarray((rowIdx * heads.length + headIdx) * headDimVo).subarray(0, headDimVo);
-      if (numVisible === 0 || max === -Infinity) {
+      if (max === -Infinity) {
         lse[rowIdx * heads.length + headIdx] = -Infinity;
         return;
       }
-      let denominator = 0;
+      let denominator = Math.exp(sink - max);
       for (let n = 0; n < numVisible; ++n) {
         const p = Math.exp(logits[n]! - max);
         denominator += p;
