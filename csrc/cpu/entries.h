@@ -24,5 +24,6 @@ void RegisterInfo(FunctionTable& table);
 void RegisterMerge(FunctionTable& table);
 void RegisterNorm(FunctionTable& table);
 void RegisterPackBits(FunctionTable& table);
+void RegisterRope(FunctionTable& table);
 
 }  // namespace flashinfer::cpu

@@ -3,36 +3,10 @@
 // element d of the first half pairs with d + D/2, angle = position / rope_scale * rope_theta^(-2d/D).
 #pragma once
 #include <flashinfer/convert.cuh>
+#include <flashinfer/rope_angle.cuh>
 #include <flashinfer/smem_tile.cuh>
 
 namespace flashinfer {
-
-/**
- * Frequency of pair `d` in turns a position, as an unevaluated sum of two floats: near position 1e6 a single
- * float32 product would be off by hundredths of a turn.
- */
-struct RopeFrequency {
-  float high, low;
-};
-
-__device__ __forceinline__ RopeFrequency rope_frequency(int d, int head_dim, float rcp_scale, float log2_theta) {
-  // Computed once a thread and tile column, so float64 is affordable where float32 would lose the low part.
-  const double exponent = -2.0 * d / head_dim * static_cast<double>(log2_theta);
-  const double turns = exp2(exponent) * static_cast<double>(rcp_scale) * 0.15915494309189535;
-  RopeFrequency f;
-  f.high = static_cast<float>(turns);
-  f.low = static_cast<float>(turns - static_cast<double>(f.high));
-  return f;
-}
-
-__device__ __forceinline__ void rope_sincos(RopeFrequency f, int position, float& s, float& c) {
-  const float p = static_cast<float>(position);  // exact below 2^24
-  const float turns = p * f.high;
-  const float residue = fmaf(p, f.low, fmaf(p, f.high, -turns));
-  const float angle = ((turns - rintf(turns)) + residue) * kTwoPi;  // within [-pi, pi]: the fast forms are accurate
-  s = __sinf(angle);
-  c = __cosf(angle);
-}
 
 /** Rotates the pair of 8-element chunks (chunk, chunk + D/16) of one row in place. */
 template <class T, int D>

@@ -49,6 +49,19 @@ export { fusedAddRmsnorm, fusedAddRmsnormQuant, gemmaFusedAddRmsnorm } from './n
 export { type LayernormOptions, layernorm } from './norm/layernorm.ts';
 export { gemmaRmsnorm, type RmsnormOptions, rmsnorm, rmsnormQuant } from './norm/rmsnorm.ts';
 export { type PackbitsOptions, packbits, segmentPackbits } from './quantization/packbits.ts';
+export { applyLlama31Rope, applyLlama31RopeInplace, applyRope, applyRopeInplace } from './rope/applyRope.ts';
+export {
+  applyLlama31RopePosIds,
+  applyLlama31RopePosIdsInplace,
+  applyRopePosIds,
+  applyRopePosIdsInplace,
+} from './rope/applyRopePosIds.ts';
+export {
+  applyRopeWithCosSinCache,
+  applyRopeWithCosSinCacheInplace,
+  type CosSinCacheOptions,
+} from './rope/applyRopeWithCosSinCache.ts';
+export type { Llama31RopeOptions, RopeOptions } from './rope/ropeOptions.ts';
 export * as cuda from './runtime/cuda.ts';
 export { type Device, defaultDevice, setDefaultDevice } from './runtime/device.ts';
 export { manualSeed } from './runtime/seed.ts';

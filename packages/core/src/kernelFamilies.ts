@@ -7,6 +7,7 @@ import type { AotRequest } from './jit/aotRequest.ts';
 import type { KernelSpec } from './jit/spec.ts';
 import { normModelSpecs, normSpecs } from './norm/normKernel.ts';
 import { packBitsSpecs } from './quantization/packBitsKernel.ts';
+import { ropeModelSpecs, ropeSpecs } from './rope/ropeKernel.ts';
 import { elementwiseSpecs } from './tensor/elementwise.ts';
 
 interface KernelFamily {
@@ -23,4 +24,5 @@ export const kernelFamilies: readonly KernelFamily[] = [
   { samples: normSpecs, forModels: normModelSpecs },
   { samples: activationSpecs, forModels: activationModelSpecs },
   { samples: packBitsSpecs },
+  { samples: ropeSpecs, forModels: ropeModelSpecs },
 ];

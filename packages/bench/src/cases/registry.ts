@@ -13,6 +13,7 @@ import { normCases } from './norm.ts';
 import { packbitsCases } from './packbits.ts';
 import { planCases } from './plan.ts';
 import { prefillCases } from './prefill.ts';
+import { ropeCases } from './rope.ts';
 
 export const allCases: readonly BenchCase[] = [
   ...decodeCases,
@@ -25,6 +26,7 @@ export const allCases: readonly BenchCase[] = [
   ...normCases,
   ...activationCases,
   ...packbitsCases,
+  ...ropeCases,
   ...launchCases,
   ...importCases,
   ...compileCases,

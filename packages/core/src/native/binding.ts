@@ -85,6 +85,49 @@ export interface NativeCpu {
   mergeStates(args: CpuMergeArgs): void;
   norm(args: CpuNormArgs): void;
   actAndMul(args: CpuActivationArgs): void;
+  rope(args: CpuRopeArgs): void;
+}
+
+/**
+ * Rotary embeddings: q `[tokens, qHeads, headDim]`, k `[tokens, kHeads, headDim]`; strides in elements, last dim
+ * contiguous. The first `rotaryDim` elements of a head are rotated, the others copied. Outputs may be the inputs.
+ */
+export interface CpuRopeArgs {
+  dtype: number;
+  q: Ptr;
+  qOut: Ptr;
+  qHeads: number;
+  qStrideN: number;
+  qStrideH: number;
+  qOutStrideN: number;
+  qOutStrideH: number;
+  k: Ptr;
+  kOut: Ptr;
+  kHeads: number;
+  kStrideN: number;
+  kStrideH: number;
+  kOutStrideN: number;
+  kOutStrideH: number;
+  tokens: number;
+  headDim: number;
+  rotaryDim: number;
+  /** Pairs (2d, 2d + 1) instead of (d, d + rotaryDim / 2). */
+  interleave: boolean;
+  /** int32 or int64, of `indexDtype`: `[batchSize + 1]`, or 0. */
+  indptr: Ptr;
+  /** `[batchSize]` offsets with indptr, else `[tokens]`. */
+  positions: Ptr;
+  indexDtype: number;
+  batchSize: number;
+  /** float32 `[cacheRows, rotaryDim]`, cosines then sines, or 0: the frequencies below. NaN at other positions. */
+  cache: Ptr;
+  cacheRows: number;
+  cacheStride: number;
+  /** Frequency f = theta^(-2d/rotaryDim); a share f * smoothA + smoothB, within [0, 1], keeps it, the rest has f * rcpScale. */
+  rcpScale: number;
+  theta: number;
+  smoothA: number;
+  smoothB: number;
 }
 
 /** out `[rows, length]` = activation(x[:, :length]) * x[:, length:]; row strides in elements. out may be a half of x. */

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+import { Checker } from '../check/checker.ts';
+import { checkSeparate } from '../check/overlap.ts';
+import { logCall } from '../logging.ts';
+import type { Tensor } from '../tensor/tensor.ts';
+import { checkPosIds, checkQk, rotationOf } from './checkRope.ts';
+import {
+  type Llama31RopeOptions,
+  type RopeOptions,
+  readFrequencies,
+  readLlama31Frequencies,
+  readRotaryDim,
+} from './ropeOptions.ts';
+import { runRope } from './runRope.ts';
+
+/**
+ * Rotary embedding with a position for each token. Pair d turns by posIds[i] · ropeTheta^(-2d / rotaryDim) / ropeScale.
+ * @param q `[nnz, numQoHeads, headDim]` float16 | bfloat16 | float32, last dimension contiguous
+ * @param k `[nnz, numKvHeads, headDim]`, dtype of q
+ * @param posIds `[nnz]` int32 | int64
+ * @param options see {@link RopeOptions}
+ * @returns `[q, k]` rotated, new tensors; elements from rotaryDim on are copied
+ * @throws {InvalidArgumentError} on a wrong shape, dtype, device, stride or option
+ * @remarks Asynchronous on the current stream. Angles are accurate to float32 at any position.
+ * @see FlashInfer `apply_rope_pos_ids`; arXiv:2104.09864
+ * @example
+ * ```ts
+ * import { applyRopePosIds, randn, tensor } from '@flashinfer/core';
+ *
+ * const q = randn([8, 32, 128], { dtype: 'bfloat16' });
+ * const k = randn([8, 8, 128], { dtype: 'bfloat16' });
+ * const posIds = tensor([0, 1, 2, 3, 4, 100, 101, 102], { dtype: 'int32' });
+ * const [qRope, kRope] = applyRopePosIds(q, k, posIds, { ropeTheta: 1e6 });
+ * ```
+ */
+export function applyRopePosIds(q: Tensor, k: Tensor, posIds: Tensor, options: RopeOptions = {}): [Tensor, Tensor] {
+  return rotate('applyRopePosIds', q, k, posIds, options, readFrequencies, false);
+}
+
+/**
+ * As {@link applyRopePosIds}, overwriting q and k.
+ * @see FlashInfer `apply_rope_pos_ids_inplace`
+ * @example
+ * ```ts
+ * import { applyRopePosIdsInplace, randn, tensor } from '@flashinfer/core';
+ *
+ * const q = randn([8, 32, 128], { dtype: 'bfloat16' });
+ * const k = randn([8, 8, 128], { dtype: 'bfloat16' });
+ * const posIds = tensor([0, 1, 2, 3, 4, 100, 101, 102], { dtype: 'int32' });
+ * applyRopePosIdsInplace(q, k, posIds, { rotaryDim: 64 }); // the other 64 elements of a head stay
+ * ```
+ */
+export function applyRopePosIdsInplace(q: Tensor, k: Tensor, posIds: Tensor, options: RopeOptions = {}): void {
+  rotate('applyRopePosIdsInplace', q, k, posIds, options, readFrequencies, true);
+}
+
+/**
+ * As {@link applyRopePosIds} with the frequencies of Llama 3.1: only long wavelengths are scaled.
+ * @param options see {@link Llama31RopeOptions}
+ * @see FlashInfer `apply_llama31_rope_pos_ids`
+ * @example
+ * ```ts
+ * import { applyLlama31RopePosIds, randn, tensor } from '@flashinfer/core';
+ *
+ * const q = randn([8, 32, 128], { dtype: 'bfloat16' });
+ * const k = randn([8, 8, 128], { dtype: 'bfloat16' });
+ * const posIds = tensor([0, 1, 2, 3, 4, 100, 101, 102], { dtype: 'int32' });
+ * const [qRope, kRope] = applyLlama31RopePosIds(q, k, posIds);
+ * ```
+ */
+export function applyLlama31RopePosIds(
+  q: Tensor,
+  k: Tensor,
+  posIds: Tensor,
+  options: Llama31RopeOptions = {},
+): [Tensor, Tensor] {
+  return rotate('applyLlama31RopePosIds', q, k, posIds, options, readLlama31Frequencies, false);
+}
+
+/**
+ * As {@link applyLlama31RopePosIds}, overwriting q and k.
+ * @see FlashInfer `apply_llama31_rope_pos_ids_inplace`
+ * @example
+ * ```ts
+ * import { applyLlama31RopePosIdsInplace, randn, tensor } from '@flashinfer/core';
+ *
+ * const q = randn([8, 32, 128], { dtype: 'bfloat16' });
+ * const k = randn([8, 8, 128], { dtype: 'bfloat16' });
+ * const posIds = tensor([0, 1, 2, 3, 4, 100, 101, 102], { dtype: 'int32' });
+ * applyLlama31RopePosIdsInplace(q, k, posIds);
+ * ```
+ */
+export function applyLlama31RopePosIdsInplace(
+  q: Tensor,
+  k: Tensor,
+  posIds: Tensor,
+  options: Llama31RopeOptions = {},
+): void {
+  rotate('applyLlama31RopePosIdsInplace', q, k, posIds, options, readLlama31Frequencies, true);
+}
+
+function rotate(
+  name: string,
+  q: Tensor,
+  k: Tensor,
+  posIds: Tensor,
+  options: Llama31RopeOptions,
+  readAngles: typeof readLlama31Frequencies,
+  inPlace: boolean,
+): [Tensor, Tensor] {
+  const check = new Checker(name);
+  checkQk(check, q, k);
+  const angles = readAngles(check, options);
+  check.flag('interleave', options.interleave).flag('enablePdl', options.enablePdl);
+  const headDim = check.dim('headDim');
+  const rotaryDim = readRotaryDim(check, options.rotaryDim, headDim);
+  const positions = checkPosIds(check, 'posIds', posIds);
+  if (inPlace) checkSeparate(name, 'q', q, 'k', k);
+  logCall(name, { q, k, posIds, options });
+  const { interleave = false, enablePdl } = options;
+  const [qHeads, kHeads] = [rotationOf(q, q.shape[1]!, inPlace), rotationOf(k, k.shape[1]!, inPlace)];
+  runRope({ q: qHeads, k: kHeads, headDim, rotaryDim, interleave, positions, angles, enablePdl });
+  return [qHeads.out, kHeads.out];
+}

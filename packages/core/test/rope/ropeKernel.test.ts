@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+import { describe, expect, it } from 'vitest';
+import { checkSpec } from '../../src/jit/spec.ts';
+import { chooseRopeTile, ropeSpec, ropeSpecs } from '../../src/rope/ropeKernel.ts';
+
+describe('chooseRopeTile', () => {
+  it('gives a thread a head of few tokens, and four of many', () => {
+    const few = { vec: 8, heads: 1, columns: 8, groups: 40, tokensPerBlock: 1, blocksPerToken: 2 };
+    expect(chooseRopeTile(1, 40, 128, 8, 132)).toEqual(few);
+    const many = { vec: 8, heads: 4, columns: 8, groups: 10, tokensPerBlock: 3, blocksPerToken: 1 };
+    expect(chooseRopeTile(8192, 40, 128, 8, 132)).toEqual(many);
+  });
+
+  it('covers every head of every token', () => {
+    for (const [tokens, heads, rotaryDim, vec] of [
+      [1, 1, 2, 1],
+      [1, 500, 1024, 1],
+      [100_000, 7, 96, 8],
+      [100_000, 129, 1024, 4],
+    ] as const) {
+      const tile = chooseRopeTile(tokens, heads, rotaryDim, vec, 132);
+      expect(tile.columns * vec * 2).toBe(rotaryDim);
+      expect(tile.groups * tile.heads).toBeGreaterThanOrEqual(heads);
+      const items = tile.columns * tile.groups;
+      if (tile.tokensPerBlock > 1) expect(items * tile.tokensPerBlock).toBeLessThanOrEqual(256);
+      expect(tile.blocksPerToken * 256).toBeGreaterThanOrEqual(items);
+      expect(tile.blocksPerToken === 1 || tile.tokensPerBlock === 1).toBe(true);
+    }
+  });
+});
+
+describe('ropeSpec', () => {
+  it('is one valid object an instantiation', () => {
+    const specs = ropeSpecs();
+    for (const spec of specs) checkSpec(spec);
+    expect(new Set(specs.map(({ name }) => name)).size).toBe(specs.length);
+    const options = {
+      dtype: 'bfloat16',
+      indexDtype: 'int64',
+      interleave: true,
+      positions: 'posIds',
+      angles: 'cache',
+    } as const;
+    expect(ropeSpec(options, { vec: 8, heads: 4 })).toBe(ropeSpec({ ...options }, { vec: 8, heads: 4 }));
+    expect(ropeSpec(options, { vec: 8, heads: 4 }).name).toBe('rope_bf16_pos_ids_i64_cache_interleave_v8h4');
+  });
+});
