@@ -14,6 +14,7 @@ export {
   BatchPrefillWithPagedKVCacheWrapper,
   BatchPrefillWithRaggedKVCacheWrapper,
 } from './attention/batchPrefill.ts';
+export { BlockSparseAttentionWrapper } from './attention/blockSparse.ts';
 export { MultiLevelCascadeAttentionWrapper } from './attention/cascade.ts';
 export type { CascadePlanOptions, CascadeRunOptions, CascadeWrapperOptions } from './attention/cascadeOptions.ts';
 export {
@@ -32,6 +33,15 @@ export type {
   SinglePrefillOptions,
 } from './attention/options.ts';
 export { singleDecodeWithKVCache, singlePrefillWithKVCache } from './attention/singleAttention.ts';
+export type {
+  BlockSparsePlanOptions,
+  BlockSparseRunOptions,
+  SparsePlanOptions,
+  SparseWrapperOptions,
+  VariableBlockSparsePlanOptions,
+  VariableBlockSparseRunOptions,
+} from './attention/sparseOptions.ts';
+export { VariableBlockSparseAttentionWrapper } from './attention/variableBlockSparse.ts';
 export {
   type AttentionVariant,
   type AttentionVariantDefinition,

@@ -188,7 +188,7 @@ export abstract class BatchWrapper {
     );
   }
 
-  private requirePlan(method: string): Planned {
+  protected requirePlan(method: string): Planned {
     if (this.isDisposed) throw new DisposedError(`${this.name}.${method}: the wrapper was disposed; make a new one`);
     if (this.planned !== undefined) return this.planned;
     throw new InvalidArgumentError(

@@ -13,11 +13,17 @@ import type { PagedKVCache } from './batchOptions.ts';
 import { CascadeLevel } from './cascadeLevel.ts';
 import type { CascadePlanOptions, CascadeRunOptions, CascadeWrapperOptions } from './cascadeOptions.ts';
 import { positiveInteger } from './hostArray.ts';
-import { readRunNumbers } from './options.ts';
+import { readRunNumbers, runOptionNames, unknownOption } from './options.ts';
+import { headDimVoOf } from './request.ts';
 import { runMerge } from './runMerge.ts';
 
 const name = 'MultiLevelCascadeAttentionWrapper';
 const lists = ['qoIndptrArr', 'pagedKvIndptrArr', 'pagedKvIndicesArr', 'pagedKvLastPageLenArr'] as const;
+
+/** A sink belongs to no level, and variants know none. */
+const runNames: ReadonlySet<string> = new Set(
+  [...runOptionNames].filter((option) => option !== 'sinks' && option !== 'variantParams'),
+);
 
 /** What the levels leave for the merge: their outputs and log-sum-exps, and the planned part of them. */
 interface States {
@@ -137,6 +143,9 @@ export class MultiLevelCascadeAttentionWrapper {
   run(q: Tensor, pagedKVCache: PagedKVCache, options: CascadeRunOptions & { returnLse: true }): [Tensor, Tensor];
   run(q: Tensor, pagedKVCache: PagedKVCache, options?: CascadeRunOptions & { returnLse?: false }): Tensor;
   run(q: Tensor, pagedKVCache: PagedKVCache, options: CascadeRunOptions = {}): Tensor | [Tensor, Tensor] {
+    for (const option in options) {
+      if (!runNames.has(option)) throw unknownOption(`${name}.run`, option, runNames);
+    }
     if (this.numLevels === 1) return this.levels[0]!.run(q, pagedKVCache, options) as Tensor;
     const { lseFactor } = readRunNumbers(`${name}.run`, options, { smScale: 1, variant: undefined });
     const { states, numTokens } = this;
@@ -173,7 +182,7 @@ export class MultiLevelCascadeAttentionWrapper {
     const check = new Checker(`${name}.run`);
     const dims = [this.numTokens, v.shape[2]!, v.shape[3]!];
     const { device } = this;
-    check.tensor('q', q, dims, { dtypes: [v.dtype], device, lastDimContiguous: true });
+    check.tensor('q', q, [this.numTokens, v.shape[2]!, '*'], { dtypes: [v.dtype], device });
     check.optionalTensor('out', options.out, dims, { dtypes: [v.dtype], device, lastDimContiguous: true });
     const lseDims = [this.numTokens, v.shape[2]!];
     check.optionalTensor('lse', options.lse, lseDims, { dtypes: ['float32'], device, contiguous: true });
@@ -185,16 +194,17 @@ export class MultiLevelCascadeAttentionWrapper {
   /** The states stay where they are until a plan needs more; in graph mode they are made once, for the maxima. */
   private reserveStates({ numQoHeads, headDimQk, qDtype = 'float16' }: CascadePlanOptions): void {
     const { numLevels, device, numTokens } = this;
+    const dim = headDimVoOf(headDimQk);
     const fits =
       this.states !== undefined &&
       this.states.capacity >= numTokens &&
       this.states.v.shape[2] === numQoHeads &&
-      this.states.v.shape[3] === headDimQk &&
+      this.states.v.shape[3] === dim &&
       this.states.v.dtype === qDtype;
     if (!fits) {
       this.releaseStates();
       const capacity = this.maxNumTokens ?? Math.ceil(numTokens * 1.25);
-      using v = empty([numLevels, capacity, numQoHeads, headDimQk], { dtype: qDtype, device });
+      using v = empty([numLevels, capacity, numQoHeads, dim], { dtype: qDtype, device });
       using s = empty([numLevels, capacity, numQoHeads], { dtype: 'float32', device });
       this.states = { v: v.transpose(0, 1), s: s.transpose(0, 1), capacity };
     }

@@ -4,7 +4,8 @@ import type { BatchPlanOptions, BatchRunOptions, BatchWrapperOptions } from './b
 import type { HostIndices } from './hostArray.ts';
 
 /** Options of the cascade wrapper's constructor. A list has an entry a level, a number counts for each of them. */
-export interface CascadeWrapperOptions extends Omit<BatchWrapperOptions, 'maxBatchSize' | 'maxNumPages'> {
+export interface CascadeWrapperOptions
+  extends Omit<BatchWrapperOptions, 'maxBatchSize' | 'maxNumPages' | 'maxCustomMaskBytes'> {
   /** Most requests (shared prefixes, or sequences) of a level; required with useCudaGraph. */
   maxBatchSize?: number | readonly number[];
   /** Most pages of a level; required with useCudaGraph. */
@@ -30,4 +31,4 @@ export interface CascadePlanOptions extends Omit<BatchPlanOptions, 'variant'> {
 }
 
 /** Options of the cascade wrapper's `run()`. */
-export type CascadeRunOptions = Omit<BatchRunOptions, 'variantParams'>;
+export type CascadeRunOptions = Omit<BatchRunOptions, 'variantParams' | 'sinks'>;

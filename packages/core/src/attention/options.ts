@@ -297,7 +297,7 @@ function window(functionName: string, value: number | undefined): number {
   );
 }
 
-function unknownOption(functionName: string, name: string, allowed: ReadonlySet<string>): InvalidArgumentError {
+export function unknownOption(functionName: string, name: string, allowed: ReadonlySet<string>): InvalidArgumentError {
   const close = [...allowed].find((known) => known.toLowerCase() === name.toLowerCase());
   const hint = close === undefined ? '' : ` (did you mean ${close}?)`;
   return new InvalidArgumentError(
