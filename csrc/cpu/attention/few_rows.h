@@ -127,10 +127,15 @@ FLASHINFER_INLINE Vec KeyIndices(int n) {
 }
 
 /** Base-2 logits of one row in place, -inf where masked; returns whether a key was masked. */
-inline bool LogitsRow(const AttentionParams& params, const LogitRule& rule, int64_t keyBegin, int count, int r,
-                      const FewRowsState& state, float* logits) {
+inline bool LogitsRow(const AttentionParams& params, const LogitRule& rule, int32_t kvHead, int64_t packedRow,
+                      int64_t keyBegin, int count, int r, const FewRowsState& state, float* logits) {
   const int begin = static_cast<int>(Most(0, Least(state.begin[r] - keyBegin, count)));
   const int end = static_cast<int>(Most(0, Least(state.end[r] - keyBegin, count)));
+  if (rule.custom) {
+    // The softmax takes whole vectors.
+    for (int n = count; n % kLanes != 0; ++n) logits[n] = -kInfinity;
+    return VariantLogits(params, kvHead, packedRow, keyBegin, count, begin, end, logits);
+  }
   const Vec first = Set1(static_cast<float>(begin));
   const Vec last = Set1(static_cast<float>(end));
   const Vec distance = Set1(static_cast<float>(keyBegin - state.i[r]));
@@ -206,8 +211,8 @@ void FewRowsHead(const AttentionParams& params, const AttentionTile& tile, const
   bool masked = false;
   for (int r = 0; r < tile.rowCount; ++r) {
     float* logits = scratch.logits + r * kKvBlock;
-    masked |= LogitsRow(params, rule, block.begin, count, r, state, logits);
-    SoftmaxRow(count, r, logits, state);
+    masked |= LogitsRow(params, rule, tile.kvHead + h, tile.rowBegin + r, block.begin, count, r, state, logits);
+    if (params.UsesSoftmax()) SoftmaxRow(count, r, logits, state);
   }
   if (masked) {
     RowPointers original;
@@ -277,9 +282,11 @@ inline void StartFewRows(const AttentionParams& params, const AttentionTile& til
   const int32_t kvHead = tile.kvHead + h;
   for (int r = 0; r < kMaxFewRows; ++r) {
     const int64_t row = tile.rowBegin + r;
-    state.max[r] = -kInfinity;
-    state.sum[r] = 0.0f;
-    state.alpha[r] = 0.0f;
+    // Without softmax the sum stays 1 and nothing is ever rescaled.
+    const bool softmax = params.UsesSoftmax();
+    state.max[r] = softmax ? -kInfinity : 0.0f;
+    state.sum[r] = softmax ? 0.0f : 1.0f;
+    state.alpha[r] = softmax ? 0.0f : 1.0f;
     if (r >= tile.rowCount) continue;
     LoadQueryRow(params, kvHead, row, scratch.Q(h) + r * scratch.qStride);
     state.i[r] = row / params.groupSize;

@@ -7,6 +7,8 @@
 
 namespace flashinfer::cpu::FLASHINFER_ISA {
 
+constexpr int kMaxHeadDim = 512;
+
 template <class T>
 FLASHINFER_INLINE void StoreScaled(T* dst, const float* src, int count, Vec scale) {
   int d = 0;
@@ -59,7 +61,18 @@ inline void FinishRow(const AttentionParams& params, int32_t kvHead, int64_t row
   const RowSum total = JoinSink(params, head, {max, sum});
   // A NaN sum is no row without keys.
   const float share = params.sinks == nullptr ? 1.0f : Exp2Scalar(max - total.max);
-  const float factor = sum == 0.0f ? 0.0f : share * params.vScale / total.sum;
+  float factor = sum == 0.0f ? 0.0f : share * params.vScale / total.sum;
+  const bool transforms = params.variant != nullptr && params.variant->transform_output != nullptr;
+  const bool wantsLse = transforms || params.lse != nullptr;
+  const float lse = !wantsLse ? 0.0f : total.sum == 0.0f ? -kInfinity : total.max + log2f(total.sum);
+  alignas(64) float transformed[kMaxHeadDim];
+  if (transforms) {
+    // No key seen: 0, whatever out holds.
+    for (int d = 0; d < params.headDimVo; ++d) transformed[d] = factor == 0.0f ? 0.0f : out[d] * factor;
+    params.variant->transform_output(VariantRowOf(params, kvHead, row), transformed, params.headDimVo, lse);
+    out = transformed;
+    factor = 1.0f;
+  }
   switch (params.outDtype) {
     case DType::kFloat16:
       StoreRow<half_t>(static_cast<half_t*>(params.out) + offset, out, params.headDimVo, factor);
@@ -70,16 +83,12 @@ inline void FinishRow(const AttentionParams& params, int32_t kvHead, int64_t row
     default:
       StoreRow<float>(static_cast<float*>(params.out) + offset, out, params.headDimVo, factor);
   }
-  if (params.lse != nullptr) {
-    const float lse = total.sum == 0.0f ? -kInfinity : (total.max + log2f(total.sum)) * params.lseFactor;
-    params.lse[i * params.numQoHeads + head] = lse;
-  }
+  if (params.lse != nullptr) params.lse[i * params.numQoHeads + head] = lse * params.lseFactor;
 }
 
 /** FlashInfer's merge_state over consecutive parts. */
 inline void MergeTile(const AttentionParams& params, const AttentionTile& tile, const PartialState* parts,
                       int numParts) {
-  constexpr int kMaxHeadDim = 512;
   alignas(64) float merged[kMaxHeadDim];
   for (int r = 0; r < tile.headCount * tile.rowCount; ++r) {
     float max = -kInfinity;
@@ -94,6 +103,7 @@ inline void MergeTile(const AttentionParams& params, const AttentionTile& tile, 
       sum += weight * parts[p].sum[r];
       for (int d = 0; d < params.headDimVo; ++d) merged[d] += weight * out[d];
     }
+    if (!params.UsesSoftmax()) sum = 1.0f;
     FinishRow(params, tile.kvHead + r / tile.rowCount, tile.rowBegin + r % tile.rowCount, merged, max, sum);
   }
 }

@@ -173,8 +173,11 @@ inline void InitPanel(const AttentionParams& params, const AttentionTile& tile, 
   panel.allBegin = tile.kvBegin;
   panel.allEnd = tile.kvEnd;
   for (int r = 0; r < width; ++r) {
-    panel.max[r] = -kInfinity;
-    panel.sum[r] = 0.0f;
+    // Without softmax the sum stays 1 and nothing is ever rescaled.
+    const bool softmax = params.UsesSoftmax();
+    panel.max[r] = softmax ? -kInfinity : 0.0f;
+    panel.sum[r] = softmax ? 0.0f : 1.0f;
+    panel.alpha[r] = 1.0f;
     panel.begin[r] = tile.kvBegin;
     panel.end[r] = tile.kvEnd;
     panel.i[r] = 0;
@@ -196,10 +199,27 @@ inline void InitPanel(const AttentionParams& params, const AttentionTile& tile, 
   LoadPanelQueries(params, tile, panel, row);
 }
 
-/** Transforms and masks a block's scores [count][width] in place; returns whether a key was masked. */
-inline bool PanelLogits(const AttentionParams& params, const LogitRule& rule, const Panel& panel, int64_t keyBegin,
-                        int count, float* scores) {
+/** As PanelLogits, for a custom variant: its hooks take rows. */
+inline bool PanelVariantLogits(const AttentionParams& params, int32_t kvHead, const Panel& panel, int64_t keyBegin,
+                               int count, float* scores) {
   const int width = panel.Vecs() * kLanes;
+  bool masked = false;
+  for (int r = 0; r < panel.rowCount; ++r) {
+    float logits[kKvBlock];
+    for (int n = 0; n < count; ++n) logits[n] = scores[n * width + r];
+    const int begin = static_cast<int>(Most(0, Least(panel.begin[r] - keyBegin, count)));
+    const int end = static_cast<int>(Most(0, Least(panel.end[r] - keyBegin, count)));
+    masked |= VariantLogits(params, kvHead, panel.rowBegin + r, keyBegin, count, begin, end, logits);
+    for (int n = 0; n < count; ++n) scores[n * width + r] = logits[n];
+  }
+  return masked;
+}
+
+/** Transforms and masks a block's scores [count][width] in place; returns whether a key was masked. */
+inline bool PanelLogits(const AttentionParams& params, const LogitRule& rule, int32_t kvHead, const Panel& panel,
+                        int64_t keyBegin, int count, float* scores) {
+  const int width = panel.Vecs() * kLanes;
+  if (rule.custom) return PanelVariantLogits(params, kvHead, panel, keyBegin, count, scores);
   const bool ranges = keyBegin < panel.allBegin || keyBegin + count > panel.allEnd;
   for (int c = 0; c < width && (ranges || !rule.Plain()); c += kLanes) {
     float begin[kLanes], end[kLanes], distance[kLanes];
@@ -266,8 +286,8 @@ inline void PanelOutputGuarded(const AttentionParams& params, Panel& panel, cons
           continue;
         }
         const Vec weight = Load(weights + n * width + c);
-        // Not "weight > 0": a NaN weight must act.
-        const Vec value = Select(Less(weight, Set1(1e-45f)), Zero(), Set1(row[d]));
+        // Not "weight > 0": a NaN weight must act, and a negative one, which a variant may have.
+        const Vec value = Select(Less(Abs(weight), Set1(1e-45f)), Zero(), Set1(row[d]));
         Store(out, Fma(weight, value, Load(out)));
       }
     }
@@ -353,8 +373,8 @@ void PanelBlock(const AttentionParams& params, const LogitRule& rule, int32_t kv
 #ifdef __AVX512BF16__
   if (bf16) PanelScores<MacBf16, kVecs>(panel, k + skip, count, params.headDimQk / 2, scale, prefetch, scratch.scores);
 #endif
-  const bool masked = PanelLogits(params, rule, panel, keyBegin, count, scratch.scores);
-  PanelSoftmax(panel, count, scratch.scores);
+  const bool masked = PanelLogits(params, rule, kvHead, panel, keyBegin, count, scratch.scores);
+  if (params.UsesSoftmax()) PanelSoftmax(panel, count, scratch.scores);
   if (masked) {
     RowPointers original;
     FindRows(params.v, kvHead, keyBegin, keyBegin + count, original);

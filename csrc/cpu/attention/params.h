@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "flashinfer/attention/variant_table.h"
 #include "flashinfer/dtype.cuh"
 
 namespace flashinfer::cpu {
@@ -55,6 +56,13 @@ struct AttentionParams {
   /** ROPE_LLAMA: cos [headDimQk / 2] then sin [headDimQk / 2] for every position from ropeBegin to kvLen. */
   const float* ropeTable;
   int64_t ropeBegin;
+  /** A custom variant, or null; the struct of its params, and the request's number for its hooks. */
+  const VariantTable* variant;
+  const void* variantFields;
+  int32_t batchIdx;
+
+  /** False: logits are the weights, nothing is normalised. */
+  FLASHINFER_HOST_DEVICE bool UsesSoftmax() const { return variant == nullptr || variant->uses_softmax != 0; }
 
   /** First key that query row i sees, and one past the last, before the custom mask. */
   FLASHINFER_HOST_DEVICE int64_t VisibleBegin(int64_t i) const {

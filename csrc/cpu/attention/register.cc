@@ -5,6 +5,7 @@
 
 #include "cpu/attention/attention.h"
 #include "cpu/entries.h"
+#include "platform/dynamic_library.h"
 
 namespace flashinfer::cpu {
 namespace {
@@ -93,6 +94,11 @@ void Attention(CpuState& state, JsValue object) {
   p.smScale = static_cast<float>(args.Number("smScale"));
   p.vScale = static_cast<float>(args.Number("vScale"));
   p.lseFactor = static_cast<float>(args.Number("lseFactor"));
+  if (args.Has("variant")) {
+    p.variant = args.Pointer<const VariantTable>("variant");
+    p.variantFields = FromJs<Bytes>(state.env, Property(state.env, object.value, "variantParams")).data;
+    p.batchIdx = args.Int32("batchIdx");
+  }
   CheckMemorySafety(p);
   p.groupSize = p.numQoHeads / p.numKvHeads;
   try {
@@ -102,8 +108,20 @@ void Attention(CpuState& state, JsValue object) {
   }
 }
 
+/** Address of the table of a variant's library, which stays loaded. */
+Ptr LoadVariant(CpuState&, std::string path) {
+  std::vector<std::string> searched;
+  const platform::DynamicLibrary library = platform::DynamicLibrary::Open({path}, &searched);
+  if (!library) throw NativeError("IO", "cpu.loadVariant: " + searched.front());
+  const auto* table = static_cast<const VariantTable*>(library.Symbol("flashinfer_variant"));
+  if (table == nullptr || table->abi != kVariantAbi) {
+    throw NativeError("INTERNAL", "cpu.loadVariant: " + path + " is not a variant of this version; please report");
+  }
+  return reinterpret_cast<Ptr>(table);
+}
+
 }  // namespace
 
-void RegisterAttention(FunctionTable& table) { table.Add<Attention>("attention"); }
+void RegisterAttention(FunctionTable& table) { table.Add<Attention>("attention").Add<LoadVariant>("loadVariant"); }
 
 }  // namespace flashinfer::cpu

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Finding, converting and rotating rows of Q, K and V; scratch memory. Compiled once an instruction set (isa/vec.h).
 #pragma once
-#include "cpu/attention/params.h"
+#include "cpu/attention/variant_rows.h"
 #include "cpu/isa/vec_math.h"
 
 namespace flashinfer::cpu::FLASHINFER_ISA {
@@ -155,6 +155,10 @@ inline void LoadQueryRow(const AttentionParams& params, int32_t kvHead, int64_t 
   ConvertRow(params.qDtype, src, dst, params.headDimQk);
   if (params.posEncodingMode == PosEncodingMode::kRopeLlama) {
     RotateRow(params, i + params.kvLen - params.qoLen, dst);
+  }
+  if (params.variant != nullptr && params.variant->transform_query != nullptr) {
+    params.variant->transform_query(VariantRowOf(params, kvHead, row), dst, params.headDimQk);
+    RoundRow(params.qDtype, dst, params.headDimQk);
   }
 }
 

@@ -88,6 +88,11 @@ export const envVars = {
   maxJobs: positiveInteger('MAX_JOBS', 'Most kernels compiled at once. Default: bounded by cores and free memory.'),
   cudaHome: text('CUDA_HOME', 'path', 'CUDA toolkit (nvcc, libnvrtc), tried first.'),
   cudaPath: text('CUDA_PATH', 'path', 'CUDA toolkit, tried when CUDA_HOME is unset.'),
+  cxx: text(
+    'CXX',
+    'path or name',
+    'C++ compiler for attention variants on the cpu. Default: c++, g++ or clang++ on PATH.',
+  ),
   cudaRoot: text('CUDA_ROOT', 'path', 'CUDA toolkit, tried when CUDA_HOME and CUDA_PATH are unset.'),
 } as const;
 

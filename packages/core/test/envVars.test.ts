@@ -60,7 +60,7 @@ describe('env', () => {
       expect.arrayContaining(['FLASHINFER_CUBIN_DIR', 'FLASHINFER_DISABLE_JIT', 'FLASHINFER_JIT_VERBOSE']),
     );
     for (const { name, doc } of Object.values(envVars)) {
-      expect(name).toMatch(/^(FLASHINFER_[A-Z_]+|MAX_JOBS|CUDA_(HOME|PATH|ROOT))$/);
+      expect(name).toMatch(/^(FLASHINFER_[A-Z_]+|MAX_JOBS|CXX|CUDA_(HOME|PATH|ROOT))$/);
       expect(doc).toMatch(/^[A-Z].*\.$/);
     }
   });

@@ -6,20 +6,20 @@ import { dtypes } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { alibiSlopes } from './alibi.ts';
 import type { BatchCall } from './batchCall.ts';
-import { variantOnCpu } from './cpuAttention.ts';
+import { cpuVariantArgs } from './hostVariant.ts';
 import { headDimVoOf, maskModes, posEncodingCodes } from './request.ts';
 
 /** One call of the cpu operator a request; keys and values are read from their pages in place. */
 export function runBatchOnCpu(call: BatchCall, buffer: Tensor): void {
-  const { planned, numbers, q, kv, out, lse, sinks } = call;
+  const { planned, numbers, q, kv, out, lse, sinks, variantArgs } = call;
   const { attention, requests, layout } = planned;
-  if (attention.variant !== undefined) throw variantOnCpu(attention.variant.name);
   const { cpu } = native();
   const paged = attention.pageSize > 0;
   const kvBytes = dtypes[attention.kvDtype].bytes;
   const qBytes = dtypes[attention.qDtype].bytes;
   const slopes = attention.posEncodingMode === 'ALIBI' ? alibiSlopes(attention.numQoHeads, 'cpu').ptr : 0;
   const pages = buffer.ptr + layout.pages * 4;
+  const variant = attention.variant && cpuVariantArgs(attention.variant, variantArgs);
   let customMask = call.customMask;
   for (let r = 0; r < requests.batchSize; ++r) {
     if (requests.qoLen[r] === 0) continue;
@@ -67,6 +67,7 @@ export function runBatchOnCpu(call: BatchCall, buffer: Tensor): void {
       args.kStridePage = kv.k.stridePage;
       args.vStridePage = kv.v.stridePage;
     }
+    if (variant !== undefined) Object.assign(args, variant, { batchIdx: r });
     cpu.attention(args);
     customMask += Math.ceil((requests.qoLen[r]! * requests.kvLen[r]!) / 8);
   }

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs one attention request on the cpu device.
 
-import { UnsupportedError } from '../errors.ts';
+import type { CpuAttentionArgs } from '../native/binding.ts';
 import { native } from '../native/load.ts';
 import { dtypes } from '../tensor/dtype.ts';
 import { alibiSlopes } from './alibi.ts';
+import { cpuVariantArgs } from './hostVariant.ts';
 import { type AttentionRequest, headDimVoOf, maskModes, posEncodingCodes } from './request.ts';
 
 export function runOnCpu(request: AttentionRequest): void {
-  if (request.variant !== undefined) throw variantOnCpu(request.variant.name);
   const { q, k, v, out, lse, customMask, headDim } = request;
-  native().cpu.attention({
+  const args: CpuAttentionArgs = {
     q: q.ptr,
     k: k.ptr,
     v: v.ptr,
@@ -45,12 +45,9 @@ export function runOnCpu(request: AttentionRequest): void {
     ropeTheta: request.ropeTheta,
     vScale: request.vScale,
     lseFactor: request.lseFactor,
-  });
-}
-
-export function variantOnCpu(name: string): UnsupportedError {
-  return new UnsupportedError(
-    'ERR_FLASHINFER_UNSUPPORTED',
-    `variant ${name}: the tensors are on cpu; expected a CUDA device, where variants are compiled; move them with .to('cuda:0')`,
-  );
+  };
+  if (request.variant !== undefined) {
+    Object.assign(args, cpuVariantArgs(request.variant, request.variantArgs), { batchIdx: 0 });
+  }
+  native().cpu.attention(args);
 }

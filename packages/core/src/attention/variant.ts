@@ -97,7 +97,7 @@ export class AttentionVariant {
  * @see FlashInfer's `jit_args` and `gen_customize_*_module`; arXiv:2501.01005, section 3.2
  * @example
  * ```ts
- * import { defineAttentionVariant } from '@flashinfer/core';
+ * import { defineAttentionVariant, randn, singlePrefillWithKVCache } from '@flashinfer/core';
  *
  * const sigmoid = defineAttentionVariant({
  *   name: 'FlashSigmoid',
@@ -105,6 +105,10 @@ export class AttentionVariant {
  *   logitsTransform: '1.0f / (1.0f + expf(-(logits + bias)))',
  *   useSoftmax: false,
  * });
+ * const q = randn([128, 8, 64], { dtype: 'float16' });
+ * const k = randn([128, 8, 64], { dtype: 'float16' });
+ * const v = randn([128, 8, 64], { dtype: 'float16' });
+ * const o = singlePrefillWithKVCache(q, k, v, { variant: sigmoid, variantParams: { bias: -4 } }); // [128, 8, 64]
  * ```
  */
 export function defineAttentionVariant(definition: AttentionVariantDefinition): AttentionVariant {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// One compiled module as a folder: kernel.cubin, source.cu, log.txt, and spec.json with the checksums of all of them.
+// One compiled module as a folder: the binary, its source, log.txt, and spec.json with the checksums of all of them.
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -7,21 +7,21 @@ import { parseTarget, type Target } from './arch.ts';
 import { cubinSm } from './cubin.ts';
 import { schemaVersion } from './key.ts';
 
-export const entryFiles = ['kernel.cubin', 'source.cu', 'log.txt'] as const;
+const kernelFiles = ['kernel.cubin', 'source.cu', 'log.txt'] as const;
 export const manifestFile = 'spec.json';
-type EntryFile = (typeof entryFiles)[number];
 
 export interface EntryManifest {
   readonly schema: number;
   readonly uri: string;
-  readonly target: Target;
+  /** A `Target`, or for a library of the cpu device its platform and instruction set. */
+  readonly target: string;
   readonly libraryVersion: string;
   readonly compiler: { readonly kind: string; readonly release: string };
   readonly header: string;
   readonly entry: string;
   /** How long the compilation took. */
   readonly seconds: number;
-  readonly files: Readonly<Record<EntryFile, { readonly bytes: number; readonly sha256: string }>>;
+  readonly files: Readonly<Record<string, { readonly bytes: number; readonly sha256: string }>>;
   /** Over the JSON of all fields above. */
   readonly sha256: string;
 }
@@ -36,11 +36,30 @@ export type EntryState =
   | { readonly kind: 'absent' }
   | { readonly kind: 'corrupt'; readonly reason: string };
 
-/** Reads and verifies an entry; nothing of a folder that fails any check is used. */
+/** Reads and verifies a kernel's entry. */
 export function readEntry(folder: string, uri: string, target: Target): EntryState {
+  const state = readFiles(folder, kernelFiles, uri, target);
+  if (state.kind !== 'valid') return state;
+  const cubin = state.contents.get('kernel.cubin') as Buffer;
+  const sm = cubinSm(cubin);
+  if (sm !== parseTarget(target).sm) {
+    return {
+      kind: 'corrupt',
+      reason: `kernel.cubin is for ${sm === undefined ? 'no GPU' : `sm_${sm}`}, not ${target}`,
+    };
+  }
+  return { kind: 'valid', entry: { cubin, manifest: state.manifest } };
+}
+
+type FilesState =
+  | { readonly kind: 'valid'; readonly manifest: EntryManifest; readonly contents: ReadonlyMap<string, Buffer> }
+  | Exclude<EntryState, { kind: 'valid' }>;
+
+/** Reads and verifies a folder of these files, the binary first; nothing of one that fails any check is used. */
+export function readFiles(folder: string, files: readonly string[], uri: string, target: string): FilesState {
   const text = readIfPresent(join(folder, manifestFile));
   if (text === undefined) {
-    const damaged = readIfPresent(join(folder, 'kernel.cubin')) !== undefined;
+    const damaged = readIfPresent(join(folder, files[0]!)) !== undefined;
     return damaged ? { kind: 'corrupt', reason: `${manifestFile} is missing` } : { kind: 'absent' };
   }
   const manifest = parseManifest(text.toString('utf8'));
@@ -49,33 +68,25 @@ export function readEntry(folder: string, uri: string, target: Target): EntrySta
     return { kind: 'corrupt', reason: `it holds ${manifest.uri} for ${manifest.target}, schema ${manifest.schema}` };
   }
   const contents = new Map<string, Buffer>();
-  for (const name of entryFiles) {
+  for (const name of files) {
     const content = readIfPresent(join(folder, name));
     if (content === undefined) return { kind: 'corrupt', reason: `${name} is missing` };
     const expected = manifest.files[name];
-    if (content.byteLength !== expected.bytes || sha256(content) !== expected.sha256) {
+    if (content.byteLength !== expected?.bytes || sha256(content) !== expected.sha256) {
       return { kind: 'corrupt', reason: `${name} fails its checksum` };
     }
     contents.set(name, content);
   }
-  const cubin = contents.get('kernel.cubin') as Buffer;
-  const sm = cubinSm(cubin);
-  if (sm !== parseTarget(target).sm) {
-    return {
-      kind: 'corrupt',
-      reason: `kernel.cubin is for ${sm === undefined ? 'no GPU' : `sm_${sm}`}, not ${target}`,
-    };
-  }
-  return { kind: 'valid', entry: { cubin, manifest } };
+  return { kind: 'valid', manifest, contents };
 }
 
 /** spec.json's text for the given files. */
 export function manifestText(
   fields: Omit<EntryManifest, 'schema' | 'files' | 'sha256'>,
-  contents: Readonly<Record<EntryFile, Uint8Array>>,
+  contents: Readonly<Record<string, Uint8Array>>,
 ): string {
   const files = Object.fromEntries(
-    entryFiles.map((name) => [name, { bytes: contents[name].byteLength, sha256: sha256(contents[name]) }]),
+    Object.entries(contents).map(([name, content]) => [name, { bytes: content.byteLength, sha256: sha256(content) }]),
   );
   const signed = { schema: schemaVersion, ...fields, files };
   return `${JSON.stringify({ ...signed, sha256: sha256(JSON.stringify(signed)) }, undefined, 2)}\n`;

@@ -36,7 +36,7 @@ export class ParamsPacker {
   readonly #f64: Float64Array;
   readonly #u64: BigUint64Array;
 
-  constructor(spec: KernelSpec) {
+  constructor(spec: Pick<KernelSpec, 'name' | 'params'>) {
     const { fields, bytes } = structLayout(spec.params, spec.name);
     const buffer = new ArrayBuffer(bytes);
     this.buffer = buffer;

@@ -82,6 +82,8 @@ export interface NativeCpu {
    */
   maxUint32(values: Int32Array): number;
   attention(args: CpuAttentionArgs): void;
+  /** Opens the library of a custom variant; what it exports becomes `variant` of CpuAttentionArgs. */
+  loadVariant(path: string): Ptr;
   mergeStates(args: CpuMergeArgs): void;
   norm(args: CpuNormArgs): void;
   actAndMul(args: CpuActivationArgs): void;
@@ -272,6 +274,10 @@ export interface CpuAttentionArgs {
   pageSize?: number;
   kStridePage?: number;
   vStridePage?: number;
+  /** A custom variant: its table, its params struct, and the number of the request that hooks are told. */
+  variant?: Ptr;
+  variantParams?: Uint8Array;
+  batchIdx?: number;
 }
 
 /**
