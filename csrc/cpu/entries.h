@@ -25,5 +25,6 @@ void RegisterMerge(FunctionTable& table);
 void RegisterNorm(FunctionTable& table);
 void RegisterPackBits(FunctionTable& table);
 void RegisterRope(FunctionTable& table);
+void RegisterTopK(FunctionTable& table);
 
 }  // namespace flashinfer::cpu

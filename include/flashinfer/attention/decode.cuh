@@ -6,6 +6,7 @@
 // its own cp.async ring, so the main loop has no block barrier; the warps' states meet once at the end, and the
 // last block of a row tile to finish merges the splits.
 #pragma once
+#include <flashinfer/arrive_last.cuh>
 #include <flashinfer/attention/kv_source.cuh>
 #include <flashinfer/attention/merge.cuh>
 #include <flashinfer/attention/rope.cuh>
@@ -215,21 +216,6 @@ __device__ __forceinline__ float merge_warps(const float* outputs, const float* 
 #pragma unroll
   for (int e = 0; e < 4; ++e) out[e] *= factor;
   return top + log2f(sum);
-}
-
-/** True in exactly one block of `count`: the one that arrives last; the counter is left at zero for the next launch. */
-__device__ __forceinline__ bool arrive_last(unsigned* counter, unsigned count, unsigned* flag) {
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    const bool last = atomicAdd(counter, 1u) == count - 1;
-    if (last) *counter = 0;
-    *flag = last;
-  }
-  __syncthreads();
-  const bool last = *flag != 0;
-  if (last) __threadfence();
-  return last;
 }
 
 /**

@@ -97,4 +97,5 @@ export {
 export type { DType } from './tensor/dtype.ts';
 export type { HostArray, HostArrayOf, TensorData } from './tensor/hostData.ts';
 export { Tensor } from './tensor/tensor.ts';
+export { type TopKOptions, type TopKTieBreak, topK } from './topk/topk.ts';
 export { version } from './version.ts';

@@ -9,6 +9,7 @@ import { normModelSpecs, normSpecs } from './norm/normKernel.ts';
 import { packBitsSpecs } from './quantization/packBitsKernel.ts';
 import { ropeModelSpecs, ropeSpecs } from './rope/ropeKernel.ts';
 import { elementwiseSpecs } from './tensor/elementwise.ts';
+import { topKSpecs } from './topk/topkKernel.ts';
 
 interface KernelFamily {
   /** Every template, element type and option at least once, not every combination: few, for any architecture. */
@@ -25,4 +26,5 @@ export const kernelFamilies: readonly KernelFamily[] = [
   { samples: activationSpecs, forModels: activationModelSpecs },
   { samples: packBitsSpecs },
   { samples: ropeSpecs, forModels: ropeModelSpecs },
+  { samples: topKSpecs },
 ];

@@ -14,6 +14,7 @@ import { packbitsCases } from './packbits.ts';
 import { planCases } from './plan.ts';
 import { prefillCases } from './prefill.ts';
 import { ropeCases } from './rope.ts';
+import { topKCases } from './topk.ts';
 
 export const allCases: readonly BenchCase[] = [
   ...decodeCases,
@@ -27,6 +28,7 @@ export const allCases: readonly BenchCase[] = [
   ...activationCases,
   ...packbitsCases,
   ...ropeCases,
+  ...topKCases,
   ...launchCases,
   ...importCases,
   ...compileCases,

@@ -88,6 +88,7 @@ export interface NativeCpu {
   norm(args: CpuNormArgs): void;
   actAndMul(args: CpuActivationArgs): void;
   rope(args: CpuRopeArgs): void;
+  topk(args: CpuTopKArgs): void;
 }
 
 /**
@@ -130,6 +131,24 @@ export interface CpuRopeArgs {
   theta: number;
   smoothA: number;
   smoothB: number;
+}
+
+/**
+ * values (x's dtype) and int32 indices `[rows, k]` of the k largest elements of each row of x, 1 <= k <= length; by index,
+ * or sorted from the largest down. Among equals those with small indices come first, or with `tieLarge` large ones.
+ */
+export interface CpuTopKArgs {
+  dtype: number;
+  x: Ptr;
+  /** Of rows, in elements. */
+  stride: number;
+  rows: number;
+  length: number;
+  k: number;
+  values: Ptr;
+  indices: Ptr;
+  sorted: boolean;
+  tieLarge: boolean;
 }
 
 /** out `[rows, length]` = activation(x[:, :length]) * x[:, length:]; row strides in elements. out may be a half of x. */
