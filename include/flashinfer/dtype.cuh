@@ -3,7 +3,7 @@
 //
 // Narrowing rounds to nearest, ties to even, as PyTorch's casts do:
 //   float16, float8_e5m2  overflow gives an infinity        bfloat16  overflow gives an infinity
-//   float8_e4m3fn         has no infinity: what rounds above 448 (|x| > 464, infinities) gives NaN; it does not saturate
+//   float8_e4m3fn         has no infinity: overflow, also of infinities, gives +-448, as PyTorch from 2.13 on
 // Subnormals are exact and independent of flush-to-zero modes, -0 keeps its sign, NaN stays NaN (which NaN is unspecified:
 // hardware conversions and the portable ones differ in sign and payload).
 #pragma once
@@ -143,7 +143,8 @@ namespace detail {
 
 /**
  * Bits of a float with `kExp` exponent and `kMan` mantissa bits and the IEEE bias. Branch-free, so that loops over it
- * vectorise. Without infinities (float8_e4m3fn) the all-ones pattern is the only NaN and the top exponent is a number.
+ * vectorise. Without infinities (float8_e4m3fn) the all-ones pattern is the only NaN, the top exponent is a number, and
+ * overflow saturates.
  */
 template <int kExp, int kMan, bool kHasInf>
 FLASHINFER_HOST_DEVICE uint32_t encode(float f) {
@@ -152,7 +153,8 @@ FLASHINFER_HOST_DEVICE uint32_t encode(float f) {
   constexpr uint32_t kMinNormal = (kBiasDiff + 1) << 23;
   constexpr uint32_t kInf = ((1u << kExp) - 1) << kMan;
   constexpr uint32_t kNan = kHasInf ? kInf | (1u << (kMan - 1)) : (1u << (kExp + kMan)) - 1;
-  // The first value that the rounding below would carry past the last pattern.
+  constexpr uint32_t kLargest = kHasInf ? kInf : kNan - 1;
+  // The first value that the rounding below would carry past the last pattern, were it cut off.
   constexpr uint32_t kOverflow = ((kHasInf ? kInf : kNan) << kShift) + (kBiasDiff << 23);
   // Adding this constant leaves a subnormal's mantissa, rounded to nearest even, in the sum's low bits.
   constexpr uint32_t kMagic = (kBiasDiff + kShift + 1) << 23;
@@ -164,7 +166,7 @@ FLASHINFER_HOST_DEVICE uint32_t encode(float f) {
   const uint32_t normal = (magnitude - (kBiasDiff << 23) + half_below + ((magnitude >> kShift) & 1)) >> kShift;
   const uint32_t subnormal = float_as_bits(bits_as_float(magnitude) + bits_as_float(kMagic)) - kMagic;
   uint32_t result = magnitude < kMinNormal ? subnormal : normal;
-  result = magnitude >= kOverflow ? (kHasInf ? kInf : kNan) : result;
+  result = magnitude >= kOverflow || (!kHasInf && result > kLargest) ? kLargest : result;
   result = magnitude > 0x7f800000u ? kNan : result;
   return sign | result;
 }
@@ -263,11 +265,9 @@ FLASHINFER_HOST_DEVICE bfloat16_t from_float<bfloat16_t>(float f) {
 template <>
 FLASHINFER_HOST_DEVICE fp8_e4m3_t from_float<fp8_e4m3_t>(float f) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
-  // The instruction saturates; 464 is the midpoint between 448 and the 480 that e4m3fn spends on NaN.
   uint16_t pair;
   asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(0.0f), "f"(f));
-  const bool in_range = (float_as_bits(f) & 0x7fffffffu) <= 0x43e80000u;
-  return {static_cast<uint8_t>(in_range ? pair : 0x7fu | ((float_as_bits(f) >> 31) << 7))};
+  return {static_cast<uint8_t>(pair)};
 #else
   return {static_cast<uint8_t>(detail::encode<4, 3, false>(f))};
 #endif

@@ -27,7 +27,7 @@ export { elementwiseSpecs } from './elementwiseKernels.ts';
 
 /**
  * dst[i] = src[i] in dst's dtype, both contiguous and of one size. One rounding: floats to nearest even (float8_e4m3fn
- * overflows to NaN, the others to infinity); float to integer truncates, saturates, and gives 0 for NaN; integers wrap;
+ * saturates, the others overflow to infinity); float to integer truncates, saturates, and gives 0 for NaN; integers wrap;
  * bool is 1 unless zero.
  */
 export function castContiguous(src: Tensor, dst: Tensor): void {

@@ -5,7 +5,7 @@ import type { DType } from '../../src/tensor/dtype.ts';
 export interface FloatFormat {
   readonly exponentBits: number;
   readonly mantissaBits: number;
-  /** Without infinities, overflow and NaN share the all-ones pattern (float8_e4m3fn). */
+  /** Without infinities, NaN is the all-ones pattern, and overflow saturates (float8_e4m3fn). */
   readonly infinities: boolean;
 }
 
@@ -59,7 +59,7 @@ export function largestFinite(format: FloatFormat): number {
 
 /** `x` rounded to the format's nearest value, ties to even. */
 export function roundFloat(x: number, format: FloatFormat): number {
-  if (!Number.isFinite(x)) return Number.isNaN(x) || format.infinities ? x : Number.NaN;
+  if (!Number.isFinite(x)) return Number.isNaN(x) || format.infinities ? x : Math.sign(x) * largestFinite(format);
   if (x === 0) return x;
   const bias = 2 ** (format.exponentBits - 1) - 1;
   let exponent = Math.floor(Math.log2(Math.abs(x)));
@@ -73,7 +73,7 @@ export function roundFloat(x: number, format: FloatFormat): number {
   if (rest > 0.5 || (rest === 0.5 && units % 2 === 1)) units++;
   const rounded = Math.sign(x) * units * quantum;
   if (Math.abs(rounded) <= largestFinite(format)) return units === 0 ? 0 * Math.sign(x) : rounded;
-  return format.infinities ? Math.sign(x) * Number.POSITIVE_INFINITY : Number.NaN;
+  return Math.sign(x) * (format.infinities ? Number.POSITIVE_INFINITY : largestFinite(format));
 }
 
 /** An integer of any size, rounded once. */
