@@ -147,15 +147,16 @@ __device__ __forceinline__ void batch_prefill(const Params& batch) {
 
 /**
  * Merges the states of split prefill. Items of (request, first of 128 groups of four output elements) are dealt to the
- * blocks of any grid; requests without splits have none. Those that pad the list of a CUDA graph come last.
+ * blocks of any grid, of MergeConfig::kGroups * kThreads threads; requests without splits have none. Those that pad the list of a CUDA graph come last.
  */
 template <class C, class Params>
 __device__ __forceinline__ void batch_merge_splits(const Params& batch) {
+  wait_for_previous_grid();
   for (int i = blockIdx.x; i < batch.num_merge_items; i += gridDim.x) {
     const WorkItem item = work_item(batch, batch.first_merge_item + i);
     if (item.request < 0) return;
     const BatchRequest<Params> params = request_params<C, false>(batch, item.request);
-    merge_splits_at<C>(params, static_cast<int64_t>(item.tile) * C::kThreads + threadIdx.x);
+    merge_splits_at<C>(params, item.tile);
   }
 }
 

@@ -5,6 +5,7 @@
 #include <flashinfer/attention/output.cuh>
 #include <flashinfer/attention/states.cuh>
 #include <flashinfer/attention/variant.cuh>
+#include <flashinfer/pdl.cuh>
 
 namespace flashinfer {
 
@@ -63,31 +64,52 @@ struct MergeConfig {
   using Variant = Variant_;
   using T = T_;
   using KvT = T_;
-  static constexpr int D_VO = D_VO_, kThreads = 128;
+  /**
+   * kGroups groups of kThreads threads share the splits of an element: few rows with many splits, as a decode step over
+   * a shared prefix has, would leave each thread to wait for one read after the other.
+   */
+  static constexpr int D_VO = D_VO_, kThreads = 128, kGroups = 4;
 };
 
-/** Merges the four output elements `index` of what split prefill left of a request; past the end nothing. */
+/**
+ * Merges the output elements of what split prefill left of a request, four by four: those of `block`, which has kThreads
+ * of them; past the end nothing. For all threads of the block.
+ */
 template <class C, class Params>
-__device__ __forceinline__ void merge_splits_at(const Params& params, int64_t index) {
-  constexpr int kColumns = C::D_VO / 4;
+__device__ __forceinline__ void merge_splits_at(const Params& params, int64_t block) {
+  constexpr int kColumns = C::D_VO / 4, kGroups = C::kGroups;
+  constexpr bool kSoftmax = C::Variant::kUsesSoftmax;
+  __shared__ float4 group_out[kGroups][C::kThreads];
+  __shared__ float group_lse[kGroups][C::kThreads];
+  const int lane = threadIdx.x % C::kThreads, group = threadIdx.x / C::kThreads;
+  const int64_t index = block * C::kThreads + lane;
   const int64_t num_rows = static_cast<int64_t>(params.qo_len) * params.num_qo_heads;
   const int64_t row = index / kColumns;
-  if (row >= num_rows) return;
   const int column = static_cast<int>(index % kColumns) * 4;
   const float* lse = static_cast<const float*>(params.partial_lse) + row;
   const float* values = static_cast<const float*>(params.partial_o) + row * C::D_VO + column;
   float out[4];
-  const float merged = merge_states4<C::Variant::kUsesSoftmax>(
-      params.num_splits, [&](int i) { return lse[i * num_rows]; },
-      [&](int i) { return *reinterpret_cast<const float4*>(values + i * num_rows * C::D_VO); }, out);
+  const int count = row < num_rows ? (params.num_splits - group + kGroups - 1) / kGroups : 0;
+  const float part = merge_states4<kSoftmax>(
+      count, [&](int i) { return lse[(group + i * kGroups) * num_rows]; },
+      [&](int i) { return *reinterpret_cast<const float4*>(values + (group + i * kGroups) * num_rows * C::D_VO); },
+      out);
+  __syncthreads();
+  group_out[group][lane] = make_float4(out[0], out[1], out[2], out[3]);
+  group_lse[group][lane] = part;
+  __syncthreads();
+  if (group != 0 || row >= num_rows) return;
+  const float merged = merge_states4<kSoftmax>(
+      kGroups, [&](int i) { return group_lse[i][lane]; }, [&](int i) { return group_out[i][lane]; }, out);
   const PackedRow at{static_cast<int>(row / params.num_qo_heads), static_cast<int>(row % params.num_qo_heads)};
   finish_output4<typename C::T, typename C::Variant>(params, at, column, merged, out);
 }
 
-/** One request. Grid: ceil(qo_len * num_qo_heads * D_VO / 4 / 128) blocks. */
+/** One request. Grid: ceil(qo_len * num_qo_heads * D_VO / 4 / kThreads) blocks of kGroups * kThreads threads. */
 template <class C, class Params>
 __device__ __forceinline__ void merge_splits(const Params& params) {
-  merge_splits_at<C>(params, static_cast<int64_t>(blockIdx.x) * C::kThreads + threadIdx.x);
+  wait_for_previous_grid();
+  merge_splits_at<C>(params, blockIdx.x);
 }
 
 }  // namespace flashinfer

@@ -2,6 +2,7 @@
 // Runs a planned batch on a GPU.
 import { InvalidArgumentError } from '../errors.ts';
 import { getKernel } from '../jit/kernel.ts';
+import { usesDependentLaunch } from '../runtime/dependentLaunch.ts';
 import { currentStream } from '../runtime/stream.ts';
 import { workspace, zeroedCounters } from '../runtime/workspace.ts';
 import { dtypes } from '../tensor/dtype.ts';
@@ -71,7 +72,10 @@ export function runBatchOnCuda(caller: string, call: BatchCall, buffer: Tensor):
   if (planned.numMergeItems === 0) return;
   // Blocks walk the list: most of a graph's is padding, and a block for each would take longer than the merging.
   const mergeBlocks = Math.min(planned.numMergeItems, 8 * kernels!.shape.slots);
-  getKernel(kernels!.mergeSpec!, deviceIndex).launch([mergeBlocks, 1, 1], args, { stream });
+  getKernel(kernels!.mergeSpec!, deviceIndex).launch([mergeBlocks, 1, 1], args, {
+    stream,
+    pdl: usesDependentLaunch(deviceIndex, undefined),
+  });
 }
 
 /** cp.async moves 16 bytes: every row of q, k, v and out must start on such a boundary. */

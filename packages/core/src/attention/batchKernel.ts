@@ -10,7 +10,7 @@ import {
   typeArguments,
   variantArguments,
 } from './kernelName.ts';
-import { type PrefillTile, prefillSharedBytes } from './prefillKernel.ts';
+import { mergeThreads, type PrefillTile, prefillSharedBytes } from './prefillKernel.ts';
 import type { AttentionVariant } from './variant.ts';
 import { variantFields } from './variantSource.ts';
 
@@ -116,7 +116,7 @@ export function batchMergeSpec(o: Pick<KernelOptions, 'qDtype' | 'headDim' | 'va
     entry: `flashinfer::batch_merge_splits<flashinfer::MergeConfig<${config}>>`,
     ...prelude(o.variant, []),
     params: batchParamsOf(o.variant),
-    threads: 128,
+    threads: mergeThreads,
     minArch: minArch(o),
   };
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Attention over prefixes that several sequences share: each level's keys are read once for all rows that see them.
 import { Checker } from '../check/checker.ts';
-import { type FlashInferError, InvalidArgumentError, UnsupportedError } from '../errors.ts';
+import { DisposedError, type FlashInferError, InvalidArgumentError, UnsupportedError } from '../errors.ts';
 import type { KernelSpec } from '../jit/spec.ts';
 import { native } from '../native/load.ts';
 import { type Device, defaultDevice, deviceIndex, parseDevice } from '../runtime/device.ts';
@@ -9,7 +9,7 @@ import { disposeSymbol } from '../runtime/disposeSymbol.ts';
 import { currentStream } from '../runtime/stream.ts';
 import { empty } from '../tensor/create.ts';
 import type { Tensor } from '../tensor/tensor.ts';
-import type { PagedKVCache } from './batchOptions.ts';
+import type { BatchRunOptions, PagedKVCache } from './batchOptions.ts';
 import { CascadeLevel } from './cascadeLevel.ts';
 import type { CascadePlanOptions, CascadeRunOptions, CascadeWrapperOptions } from './cascadeOptions.ts';
 import { positiveInteger } from './hostArray.ts';
@@ -31,6 +31,8 @@ interface States {
   readonly v: Tensor;
   readonly s: Tensor;
   readonly capacity: number;
+  /** The planned rows of each level, made once a plan. */
+  readonly parts: { readonly out: Tensor; readonly lse: Tensor }[];
 }
 
 /**
@@ -70,6 +72,8 @@ export class MultiLevelCascadeAttentionWrapper {
   /** In graph mode the planned number of rows, which the captured merge reads. */
   private count: Tensor | undefined;
   private numTokens = 0;
+  /** False while a plan that failed left the levels with plans that do not belong together. */
+  private isPlanned = false;
 
   constructor(numLevels: number, options: CascadeWrapperOptions = {}) {
     this.numLevels = positiveInteger(name, 'numLevels', numLevels);
@@ -120,6 +124,7 @@ export class MultiLevelCascadeAttentionWrapper {
     }
     for (const list of lists) this.checkList(caller, list, options[list]);
     if (this.numLevels > 1) refusePositions(caller, options);
+    this.isPlanned = false;
     let numTokens: number | undefined;
     for (const [n, level] of this.levels.entries()) {
       const rows = level.plan(options, n === this.numLevels - 1);
@@ -132,6 +137,7 @@ export class MultiLevelCascadeAttentionWrapper {
     }
     this.numTokens = numTokens!;
     if (this.numLevels > 1) this.reserveStates(options);
+    this.isPlanned = true;
   }
 
   /**
@@ -148,22 +154,9 @@ export class MultiLevelCascadeAttentionWrapper {
     }
     if (this.numLevels === 1) return this.levels[0]!.run(q, pagedKVCache, options) as Tensor;
     const { lseFactor } = readRunNumbers(`${name}.run`, options, { smScale: 1, variant: undefined });
-    const { states, numTokens } = this;
-    if (states === undefined) return this.levels[0]!.run(q, pagedKVCache, {}) as Tensor; // throws: disposed, or no plan
+    const states = this.requireStates();
     const [out, lse] = this.outputs(q, states, options);
-    const { qScale, kScale, vScale } = options;
-    for (const [n, level] of this.levels.entries()) {
-      using all = states.v.select(1, n);
-      using allLse = states.s.select(1, n);
-      using levelOut = all.slice(0, 0, numTokens);
-      using levelLse = allLse.slice(0, 0, numTokens);
-      const scales = {
-        ...(qScale !== undefined && { qScale }),
-        ...(kScale !== undefined && { kScale }),
-        ...(vScale !== undefined && { vScale }),
-      };
-      level.run(q, pagedKVCache, { out: levelOut, lse: levelLse, returnLse: true, ...scales });
-    }
+    for (const [n, level] of this.levels.entries()) level.run(q, pagedKVCache, this.levelOptions(n, states, options));
     runMerge({
       v: states.v,
       s: states.s,
@@ -176,6 +169,27 @@ export class MultiLevelCascadeAttentionWrapper {
       ...(this.count !== undefined && { count: this.count, maxRows: states.capacity }),
     });
     return lse === undefined ? out : [out, lse];
+  }
+
+  private requireStates(): States {
+    if (this.disposed) throw new DisposedError(`${name}.run: the wrapper was disposed; make a new one`);
+    if (this.states !== undefined && this.isPlanned) return this.states;
+    throw new InvalidArgumentError(
+      'ERR_FLASHINFER_NOT_PLANNED',
+      `${name}.run: there is no plan; expected plan() before it, once for each change of lengths or pages`,
+    );
+  }
+
+  private levelOptions(
+    level: number,
+    { parts }: States,
+    { qScale, kScale, vScale }: CascadeRunOptions,
+  ): BatchRunOptions {
+    const options: BatchRunOptions = { out: parts[level]!.out, lse: parts[level]!.lse, returnLse: true };
+    if (qScale !== undefined) options.qScale = qScale;
+    if (kScale !== undefined) options.kScale = kScale;
+    if (vScale !== undefined) options.vScale = vScale;
+    return options;
   }
 
   private outputs(q: Tensor, { v }: States, options: CascadeRunOptions): [Tensor, Tensor | undefined] {
@@ -206,8 +220,9 @@ export class MultiLevelCascadeAttentionWrapper {
       const capacity = this.maxNumTokens ?? Math.ceil(numTokens * 1.25);
       using v = empty([numLevels, capacity, numQoHeads, dim], { dtype: qDtype, device });
       using s = empty([numLevels, capacity, numQoHeads], { dtype: 'float32', device });
-      this.states = { v: v.transpose(0, 1), s: s.transpose(0, 1), capacity };
+      this.states = { v: v.transpose(0, 1), s: s.transpose(0, 1), capacity, parts: [] };
     }
+    this.cutParts(this.states!);
     const index = deviceIndex(device);
     if (this.maxNumTokens === undefined || index < 0) return;
     this.count ??= empty([1], { dtype: 'int32', device });
@@ -215,7 +230,17 @@ export class MultiLevelCascadeAttentionWrapper {
     native().cuda.write(index, this.count.ptr, bytes, currentStream(index));
   }
 
+  private cutParts({ v, s, parts }: States): void {
+    releaseParts(parts);
+    for (let level = 0; level < this.numLevels; ++level) {
+      using out = v.select(1, level);
+      using lse = s.select(1, level);
+      parts.push({ out: out.slice(0, 0, this.numTokens), lse: lse.slice(0, 0, this.numTokens) });
+    }
+  }
+
   private releaseStates(): void {
+    releaseParts(this.states?.parts ?? []);
     this.states?.v.dispose();
     this.states?.s.dispose();
     this.states = undefined;
@@ -225,6 +250,13 @@ export class MultiLevelCascadeAttentionWrapper {
     if (Array.isArray(value) && value.length === this.numLevels) return;
     const given = Array.isArray(value) ? `has ${value.length} entries` : `is ${String(value)}`;
     throw invalid(`${caller}: ${list} ${given}; expected an array of numLevels=${this.numLevels}, one entry a level`);
+  }
+}
+
+function releaseParts(parts: States['parts']): void {
+  for (const { out, lse } of parts.splice(0)) {
+    out.dispose();
+    lse.dispose();
   }
 }
 

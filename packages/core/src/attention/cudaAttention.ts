@@ -2,6 +2,7 @@
 // Runs one attention request on a GPU: plan, kernel, scratch, launch.
 import { InvalidArgumentError, UnsupportedError } from '../errors.ts';
 import { getKernel } from '../jit/kernel.ts';
+import { usesDependentLaunch } from '../runtime/dependentLaunch.ts';
 import { smArch } from '../runtime/device.ts';
 import { currentStream } from '../runtime/stream.ts';
 import { workspace, zeroedCounters } from '../runtime/workspace.ts';
@@ -58,7 +59,7 @@ function launchPrefill(r: AttentionRequest): void {
     cachedSpec(r, 'merge', () => mergeSpec(r)),
     deviceIndex,
   );
-  merge.launch([mergeBlocks(r), 1, 1], args, { stream });
+  merge.launch([mergeBlocks(r), 1, 1], args, { stream, pdl: usesDependentLaunch(deviceIndex, undefined) });
 }
 
 interface SplitPlan {

@@ -23,6 +23,9 @@ export interface PrefillTile {
 
 const threads = 128;
 
+/** Four groups of 128 threads share the splits; MergeConfig in include/flashinfer/attention/merge.cuh. */
+export const mergeThreads = 512;
+
 /** Blocks a multiprocessor the registers are budgeted for: 255 a thread. */
 const minBlocksPerSm = 2;
 
@@ -81,12 +84,12 @@ export function mergeSpec(o: Pick<KernelOptions, 'qDtype' | 'headDim' | 'variant
     entry: `flashinfer::merge_splits<flashinfer::MergeConfig<${config}>>`,
     ...prelude(o.variant, []),
     params: singleParamsOf(o.variant),
-    threads,
+    threads: mergeThreads,
     minArch: o.qDtype === 'bfloat16' ? 80 : 75,
   };
 }
 
-/** Blocks of merge_splits: one thread merges four output elements. */
+/** Blocks of merge_splits: four threads, one of each group, merge four output elements. */
 export function mergeBlocks(r: AttentionRequest): number {
   return Math.ceil((r.qoLen * r.numQoHeads * headDimVoOf(r.headDim)) / 4 / threads);
 }

@@ -467,6 +467,10 @@ describe('the cascade refuses', () => {
     expectThrows(() => w.run(q.slice(0, 0, 1), cache), shape, 'q', '1', '2');
     expectThrows(() => w.run(q, cache.slice(0, 0, 2)), shape, '2 pages', '3');
     expectThrows(() => w.run(q, cache, { out: q.slice(0, 0, 1) }), shape, 'out');
+    expectThrows(() => w.run(q, cache, { sinks: q } as never), argument, 'sinks');
+    expectThrows(() => w.plan({ ...plan, pagedKvLastPageLenArr: [[4], [1, 9]] }), argument, 'level 1');
+    expectThrows(() => w.run(q, cache), 'ERR_FLASHINFER_NOT_PLANNED', 'plan()');
+    w.plan(plan);
     expectThrows(() => w.run(q, cache, { kscale: 2 } as never), argument, 'kscale', 'kScale');
     w.dispose();
     expectThrows(() => w.run(q, cache), 'ERR_FLASHINFER_DISPOSED', 'disposed');
