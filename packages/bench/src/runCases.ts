@@ -66,7 +66,7 @@ async function measureDevice(benchCase: DeviceCase, options: RunOptions): Promis
       } else {
         const timing = { device, rotations, budgetMs: budgetMs / 2, minSamples };
         add(ourName, 'launch', timeLaunches(operation, timing));
-        add(ourName, 'graph', timeGraph(operation, timing));
+        if (benchCase.capturable !== false) add(ourName, 'graph', timeGraph(operation, timing));
       }
       if (!peer || !benchCase.peer) continue;
       try {

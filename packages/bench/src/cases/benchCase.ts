@@ -30,6 +30,8 @@ export interface DeviceCase extends CaseDescription {
   readonly flops: number;
   /** Element type of the matrix products, which sets the peak; only with `flops`. */
   readonly dtype?: string;
+  /** False where the operation cannot be captured into a CUDA graph. Default true. */
+  readonly capturable?: boolean;
   setup(context: BenchContext, rotations: number): Operation | Promise<Operation>;
 }
 

@@ -14,12 +14,14 @@ import { packbitsCases } from './packbits.ts';
 import { planCases } from './plan.ts';
 import { prefillCases } from './prefill.ts';
 import { ropeCases } from './rope.ts';
+import { sparseCases } from './sparse.ts';
 import { topKCases } from './topk.ts';
 
 export const allCases: readonly BenchCase[] = [
   ...decodeCases,
   ...prefillCases,
   ...cascadeCases,
+  ...sparseCases,
   ...batchDecodeCases,
   ...batchPrefillCases,
   ...planCases,
