@@ -136,7 +136,7 @@ struct DecodeWarp {
         const PackedRow& row = rows[e >> 1];
         float& logit = s[0][n][e];
         const LogitPosition at{row.qo_idx, kv_idx, row.qo_head, kv_head};
-        logit = finish_logit<typename C::Variant, typename C::Visible>(params, logit, at, key_limit, masks);
+        finish_logit<typename C::Variant, typename C::Visible>(params, logit, at, key_limit, masks);
       }
     }
   }

@@ -166,7 +166,7 @@ struct PrefillBlock {
           const int kv_idx = tile * C::KV_TILE + (i >> 1) * 8 + (lane & 3) * 2 + (i & 1);
           float& logit = s[mi][i >> 1][2 * r + (i & 1)];
           const LogitPosition at{row.qo_idx, kv_idx, row.qo_head, kv_head};
-          logit = finish_logit<Variant, Visible>(params, logit, at, key_limit, masks);
+          finish_logit<Variant, Visible>(params, logit, at, key_limit, masks);
         }
       }
     }

@@ -149,22 +149,22 @@ struct Visibility {
 };
 
 /**
- * The logit of a tile's raw product. `masks` false promises that every row and key of the tile exists and is visible;
- * keys from `key_limit` on do not exist.
+ * Turns a tile's raw product into its logit, in place: as a returned value it costs a selection for each logit, which
+ * makes the largest tile spill on sm_100 and up. `masks` false promises that every row and key of the tile exists and
+ * is visible; keys from `key_limit` on do not exist.
  */
 template <class Variant, class Visible, class Params>
-__device__ __forceinline__ float finish_logit(const Params& params, float qk, const LogitPosition& at, int key_limit,
-                                              bool masks) {
+__device__ __forceinline__ void finish_logit(const Params& params, float& logit, const LogitPosition& at, int key_limit,
+                                             bool masks) {
   if constexpr (Variant::kGuardsLogits) {
     const bool seen = !masks || (at.qo_idx < params.qo_len && at.kv_idx < key_limit &&
                                  Visible::visible(params, at.qo_idx, at.kv_idx));
-    return seen ? Variant::transform(params, qk, at) : Variant::masked();
+    logit = seen ? Variant::transform(params, logit, at) : Variant::masked();
   } else {
-    if constexpr (Variant::kTransformsLogits) qk = Variant::transform(params, qk, at);
+    if constexpr (Variant::kTransformsLogits) logit = Variant::transform(params, logit, at);
     if (masks && !(at.kv_idx < key_limit && Visible::visible(params, at.qo_idx, at.kv_idx))) {
-      qk = negative_infinity();
+      logit = negative_infinity();
     }
-    return qk;
   }
 }
 

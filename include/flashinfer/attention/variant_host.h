@@ -23,23 +23,32 @@ struct VariantRows {
   }
 
   static uint64_t transform_logits(const VariantRow& row, float* logits, int first_key, int count, uint64_t visible) {
+    if (!Hooks::kMasksLogits && visible == ~uint64_t{0} >> (64 - count)) {
+      // Without a test in it the compiler can vectorise the loop.
+      for (int n = 0; n < count; ++n) logits[n] = transformed(row, logits[n], first_key + n);
+      return visible;
+    }
     uint64_t seen = visible;
     for (int n = 0; n < count; ++n) {
       if ((visible >> n & 1) == 0) continue;
-      const LogitPosition at{row.qo_idx, first_key + n, row.qo_head, row.kv_head};
       if constexpr (Hooks::kMasksLogits) {
-        if (!Hooks::mask_logits(fields(row), row.request, at)) {
+        if (!Hooks::mask_logits(fields(row), row.request, {row.qo_idx, first_key + n, row.qo_head, row.kv_head})) {
           seen &= ~(uint64_t{1} << n);
           continue;
         }
       }
-      if constexpr (Hooks::kTransformsLogits) {
-        logits[n] = Hooks::transform_logits(fields(row), row.request, at, logits[n]);
-      } else {
-        logits[n] *= row.request.sm_scale;
-      }
+      logits[n] = transformed(row, logits[n], first_key + n);
     }
     return seen;
+  }
+
+  static float transformed(const VariantRow& row, float product, int kv_idx) {
+    if constexpr (Hooks::kTransformsLogits) {
+      const LogitPosition at{row.qo_idx, kv_idx, row.qo_head, row.kv_head};
+      return Hooks::transform_logits(fields(row), row.request, at, product);
+    } else {
+      return product * row.request.sm_scale;
+    }
   }
 
   static void transform_output(const VariantRow& row, float* output, int count, float lse) {

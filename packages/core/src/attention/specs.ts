@@ -6,6 +6,7 @@ import { decodeSpec } from './decodeKernel.ts';
 import type { KernelOptions } from './kernelName.ts';
 import { mergeStatesSpecs } from './mergeKernel.ts';
 import { mergeSpec, prefillSpec } from './prefillKernel.ts';
+import { defineAttentionVariant } from './variant.ts';
 
 const plain: KernelOptions = {
   qDtype: 'float16',
@@ -16,6 +17,16 @@ const plain: KernelOptions = {
   windowLeft: -1,
   logitsSoftCap: 0,
 };
+
+/** Every hook; applications bring their own variants, so this one is in no package. */
+const variant = defineAttentionVariant({
+  name: 'every_hook',
+  params: { slopes: 'float32[]', cap: 'float32', width: 'int32' },
+  queryTransform: 'q * 0.5f',
+  logitsTransform: 'cap * tanhf((logits + slopes[qoHeadIdx] * kvIdx) / cap)',
+  logitsMask: 'kvIdx % width != 0',
+  outputTransform: 'output * lse',
+});
 
 /** Each head dimension, mask, position encoding, 16-bit and fp8 type at least once, in both templates. */
 export function attentionSpecs(): KernelSpec[] {
@@ -39,6 +50,10 @@ export function attentionSpecs(): KernelSpec[] {
     batchDecodeSpec({ ...plain, headDim: 192 }, { warps: 4, kvTile: 16, stages: 2 }, true),
     batchDecodeSpec(plain, { warps: 4, kvTile: 16, stages: 2 }, true),
     batchMergeSpec(plain),
+    prefillSpec({ ...causal, headDim: 64, variant }, { mTiles: 2, kvTile: 64 }),
+    decodeSpec({ ...plain, variant }, { warps: 4, kvTile: 16, stages: 2 }),
+    mergeSpec({ ...plain, variant }),
+    batchPrefillSpec({ ...causal, headDim: 64, variant }, { mTiles: 1, kvTile: 64 }, true),
     ...mergeStatesSpecs(),
   ];
 }
