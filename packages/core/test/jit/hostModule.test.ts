@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Libraries of custom variants for the cpu device: compiler, cache, and what a mistake tells.
-import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { devNull } from 'node:os';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { hostVariantModule } from '../../src/attention/hostVariant.ts';
 import { type AttentionVariantDefinition, defineAttentionVariant } from '../../src/attention/variant.ts';
@@ -11,6 +15,7 @@ import { findHostCompiler } from '../../src/jit/compilers/hostCompiler.ts';
 import { jitConfig } from '../../src/jit/config.ts';
 import { resolveHostModule } from '../../src/jit/hostModule.ts';
 import { native } from '../../src/native/load.ts';
+import { buildBundle } from '../bundle.ts';
 import { expectThrows } from '../thrownBy.ts';
 import { captureLog, temporaryFolder } from './fixture.ts';
 
@@ -76,6 +81,38 @@ describe.skipIf(compiler === undefined || process.platform === 'win32')('the lib
     expect(log).toContain('rebuilding variant_capped_');
     expect(statSync(path).size).toBe(size);
     expect(readdirSync(join(path, '..', '..', '.quarantine'))).toHaveLength(1);
+  });
+
+  it('is compiled once when processes and threads want it at the same time', async () => {
+    const { esm, folder } = await buildBundle();
+    try {
+      const counter = join(temporaryFolder(), 'runs');
+      const env = {
+        ...process.env,
+        CXX: wrapCompiler(`case "$*" in *-shared*) echo run >> '${counter}'; sleep 0.3;; esac`),
+        FLASHINFER_WORKSPACE_BASE: temporaryFolder(),
+        FLASHINFER_LOGDEST: devNull,
+      };
+      const use = `
+        const { defineAttentionVariant, ones, singleDecodeWithKVCache } = await import(${JSON.stringify(pathToFileURL(esm).href)});
+        const variant = defineAttentionVariant(${JSON.stringify({ name: 'Linear', logitsTransform: '2.0f', useSoftmax: false })});
+        const [q, k] = [ones([1, 64], { dtype: 'float32', device: 'cpu' }), ones([3, 1, 64], { dtype: 'float32', device: 'cpu' })];
+        const sum = singleDecodeWithKVCache(q, k, k, { variant }).toArraySync()[0];
+        if (sum !== 6) throw new Error(String(sum));`;
+      const threads = `
+        import { Worker } from 'node:worker_threads';
+        const workers = [1, 2].map(() => new Worker(new URL('data:text/javascript,' + encodeURIComponent(${JSON.stringify(use)}))));
+        ${use}
+        for (const worker of workers) worker.on('error', (error) => { throw error; });`;
+      const children = [use, use, threads].map((code) =>
+        spawn(process.execPath, ['--input-type=module', '-e', code], { env, stdio: 'inherit' }),
+      );
+      const statuses = await Promise.all(children.map(async (child) => (await once(child, 'exit'))[0]));
+      expect(statuses).toEqual([0, 0, 0]);
+      expect(readFileSync(counter, 'utf8')).toBe('run\n');
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
   });
 
   it('is not compiled with FLASHINFER_DISABLE_JIT, but found', () => {

@@ -39,8 +39,9 @@ export function variantReference(
   options: VariantReferenceOptions = {},
 ): AttentionReference {
   const { qoLen, kvLen, numQoHeads, numKvHeads, headDimQk: dim } = shape;
+  const dimVo = shape.headDimVo ?? dim;
   const smScale = options.smScale ?? 1 / Math.sqrt(dim);
-  const out = new Float64Array(qoLen * numQoHeads * dim);
+  const out = new Float64Array(qoLen * numQoHeads * dimVo);
   const lse = new Float64Array(qoLen * numQoHeads).fill(-Infinity);
   for (let qoIdx = 0; qoIdx < qoLen; ++qoIdx) {
     for (let qoHeadIdx = 0; qoHeadIdx < numQoHeads; ++qoHeadIdx) {
@@ -68,13 +69,13 @@ export function variantReference(
       const weights = softmax ? logits.map((logit) => Math.exp(logit - max)) : logits;
       const sum = softmax ? weights.reduce((a, b) => a + b, 0) : 1;
       if (softmax && keys.length > 0) lse[row] = (max + Math.log(sum)) * Math.LOG2E;
-      for (let d = 0; d < dim; ++d) {
+      for (let d = 0; d < dimVo; ++d) {
         let value = 0;
         keys.forEach((kvIdx, n) => {
-          value += weights[n]! * inputs.v[(kvIdx * numKvHeads + kvHeadIdx) * dim + d]!;
+          value += weights[n]! * inputs.v[(kvIdx * numKvHeads + kvHeadIdx) * dimVo + d]!;
         });
         value = keys.length === 0 ? 0 : (value / sum) * (options.vScale ?? 1);
-        out[row * dim + d] = hooks.output ? hooks.output(value, lse[row]!, d, { ...at, kvIdx: 0 }) : value;
+        out[row * dimVo + d] = hooks.output ? hooks.output(value, lse[row]!, d, { ...at, kvIdx: 0 }) : value;
       }
     }
   }
