@@ -28,6 +28,14 @@
     __VA_ARGS__                                                                                          \
   }
 
+// What kernels here do not call is refused where it is written, not passed over.
+#define REGISTER_QUERY_TRANSFORM(...) \
+  static_assert(false, "REGISTER_QUERY_TRANSFORM is never called; use the hook queryTransform, or transform q before")
+#define REGISTER_KEY_TRANSFORM(...) \
+  static_assert(false, "REGISTER_KEY_TRANSFORM is never called; transform k before it goes into the cache")
+#define REGISTER_M_D_UPDATE(...) \
+  static_assert(false, "REGISTER_M_D_UPDATE is never called; pass attention sinks as the option sinks")
+
 namespace flashinfer {
 
 namespace math {

@@ -125,6 +125,13 @@ describe.each(compilers)('a mistake, with %s,', (_, compiler) => {
     expect(message).toMatch(/<variant Broken: decl>\D*2\D.*missing/);
   });
 
+  it.skipIf(compiler === undefined)('is a macro that no kernel calls', () => {
+    const update = 'REGISTER_M_D_UPDATE(params, kv_tile_idx, qo_head_idx, m, d, scale, { d += 1.f; });';
+    const decl = `struct Sink : AttentionVariantBase {\n  ${update}\n};`;
+    const { message } = failureOf(compiler!, defineAttentionVariant({ name: 'Sink', decl }));
+    expect(message).toMatch(/<variant Sink: decl>\D*2\D.*REGISTER_M_D_UPDATE is never called.*sinks/);
+  });
+
   it.skipIf(compiler === undefined)('is reported when a struct and the definition differ about softmax', () => {
     const decl = `struct Plain : AttentionVariantBase {
       float sm_scale_log2;
