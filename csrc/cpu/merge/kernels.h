@@ -26,22 +26,28 @@ template <class T>
 struct HeadStates {
   const T *v, *vOther;
   const float *s, *sOther;
-  int64_t vStride, sStride;
+  const int32_t* shifts;
+  int64_t vStride, sStride, shiftStride;
   bool isPair;
-  float lseFactor;
+  float lseFactor, slope;
 
   FLASHINFER_INLINE HeadStates(const MergeParams& p, int64_t n, int64_t h)
       : v(static_cast<const T*>(p.a.v) + n * p.a.vStrideN + h * p.a.vStrideH),
         vOther(static_cast<const T*>(p.b.v) + n * p.b.vStrideN + h * p.b.vStrideH),
         s(p.a.s + n * p.a.sStrideN + h * p.a.sStrideH),
         sOther(p.b.s + n * p.b.sStrideN + h * p.b.sStrideH),
+        shifts(p.shifts == nullptr ? nullptr : p.shifts + n),
         vStride(p.vStrideI),
         sStride(p.sStrideI),
+        shiftStride(p.shiftStrideI),
         isPair(p.isPair),
-        lseFactor(p.lseInFactor) {}
+        lseFactor(p.lseInFactor),
+        slope(p.shifts == nullptr ? 0.0f : p.slopes[h] * 1.4426950408889634f) {}
 
   FLASHINFER_INLINE float Lse(int64_t i) const {
-    return (isPair ? (i == 0 ? *s : *sOther) : s[i * sStride]) * lseFactor;
+    if (isPair) return (i == 0 ? *s : *sOther) * lseFactor;
+    const float own = s[i * sStride] * lseFactor;
+    return shifts == nullptr ? own : own + slope * static_cast<float>(shifts[i * shiftStride]);
   }
   FLASHINFER_INLINE const T* Values(int64_t i) const { return isPair ? (i == 0 ? v : vOther) : v + i * vStride; }
 };

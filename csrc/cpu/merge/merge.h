@@ -27,6 +27,10 @@ struct MergeParams {
   int64_t outStrideN, outStrideH, lseStrideN, lseStrideH;
   /** nullptr, or a byte a row: rows with 0 are left alone. */
   const uint8_t* mask;
+  /** nullptr, or int32 [numStates, rows], shiftStrideI apart, times float32 [heads]: added to natural logarithms. */
+  const int32_t* shifts;
+  int64_t shiftStrideI;
+  const float* slopes;
   int64_t rows, heads, length, numStates;
   float lseInFactor, lseOutFactor;
 };

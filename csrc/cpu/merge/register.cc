@@ -33,6 +33,9 @@ void MergeStates(CpuState& state, JsValue object) {
   p.lseStrideN = args.Integer("lseStrideN");
   p.lseStrideH = args.Integer("lseStrideH");
   p.mask = args.Pointer<const uint8_t>("mask");
+  p.shifts = args.Pointer<const int32_t>("shifts");
+  p.shiftStrideI = args.Integer("shiftStrideI");
+  p.slopes = args.Pointer<const float>("slopes");
   p.rows = args.Integer("rows");
   p.heads = args.Integer("heads");
   p.length = args.Integer("length");

@@ -34,8 +34,9 @@ struct RowStates {
   using T = typename Config::T;
   const T *v, *v_b;
   const float *s, *s_b;
-  int64_t v_stride, s_stride;
-  float lse_factor;
+  const int32_t* shifts;
+  int64_t v_stride, s_stride, shift_stride;
+  float lse_factor, slope;
 
   __device__ __forceinline__ RowStates(const Params& p, uint32_t n, uint32_t h) : lse_factor(p.lse_in_factor) {
     v = static_cast<const T*>(p.v) + n * p.v_stride_n + h * p.v_stride_h;
@@ -46,12 +47,16 @@ struct RowStates {
     } else {
       v_stride = p.v_stride_i;
       s_stride = p.s_stride_i;
+      shift_stride = p.shift_stride_i;
+      shifts = p.shifts == nullptr ? nullptr : static_cast<const int32_t*>(p.shifts) + n;
+      slope = p.shifts == nullptr ? 0.0f : static_cast<const float*>(p.slopes)[h] * kLog2e;
     }
   }
 
   __device__ __forceinline__ float lse(int i) const {
     if constexpr (Config::kPair) return *(i == 0 ? s : s_b) * lse_factor;
-    return s[i * s_stride] * lse_factor;
+    const float own = s[i * s_stride] * lse_factor;
+    return shifts == nullptr ? own : fmaf(slope, static_cast<float>(shifts[i * shift_stride]), own);
   }
 
   /** An empty state's values count as 0, whatever they are. */
@@ -74,9 +79,10 @@ struct RowStates {
 
 /**
  * params: v, s and, of pairs, v_b, s_b with strides of rows (_n), heads (_h) and states (_i) in elements; out, lse; mask
- * (bytes, or null; rows with 0 are left alone); count (int32, or null: how many n there are); rows = n * heads, vectors = row length / VEC, num_states. s times
- * lse_in_factor is base 2, and the merged one is written times lse_out_factor. out and lse, which may be null, may be v and
- * s of a pair.
+ * (bytes, or null; rows with 0 are left alone); count (int32, or null: how many n there are); rows = n * heads,
+ * vectors = row length / VEC, num_states. s times lse_in_factor is base 2, and the merged one is written times
+ * lse_out_factor. out and lse, which may be null, may be v and s of a pair. shifts (int32 [states, n], or null; not of
+ * pairs) times slopes (float32 [heads]) are added to natural logarithms: how far each state's ALiBi was from its place.
  */
 template <class Config, class Params>
 __device__ __forceinline__ void merge_state_rows(const Params& params) {

@@ -4,14 +4,17 @@ import { Checker } from '../check/checker.ts';
 import { DisposedError, type FlashInferError, InvalidArgumentError, UnsupportedError } from '../errors.ts';
 import type { KernelSpec } from '../jit/spec.ts';
 import { native } from '../native/load.ts';
+import { type RopeFrequencies, runRope } from '../rope/runRope.ts';
 import { type Device, defaultDevice, deviceIndex, parseDevice } from '../runtime/device.ts';
 import { disposeSymbol } from '../runtime/disposeSymbol.ts';
 import { currentStream } from '../runtime/stream.ts';
 import { empty } from '../tensor/create.ts';
 import type { Tensor } from '../tensor/tensor.ts';
+import { alibiSlopes } from './alibi.ts';
 import type { BatchRunOptions, PagedKVCache } from './batchOptions.ts';
-import { CascadeLevel } from './cascadeLevel.ts';
+import { CascadeLevel, planNames, type ReadLevel } from './cascadeLevel.ts';
 import type { CascadePlanOptions, CascadeRunOptions, CascadeWrapperOptions } from './cascadeOptions.ts';
+import { alibiShifts, type LevelPositions, levelPositions, rotations, windowBits } from './cascadePositions.ts';
 import { positiveInteger } from './hostArray.ts';
 import { readRunNumbers, runOptionNames, unknownOption } from './options.ts';
 import { headDimVoOf } from './request.ts';
@@ -33,17 +36,30 @@ interface States {
   readonly capacity: number;
   /** The planned rows of each level, made once a plan. */
   readonly parts: { readonly out: Tensor; readonly lse: Tensor }[];
+  /** int32 `[numLevels, capacity]`: what RoPE or ALiBi are off by. */
+  readonly shifts: Tensor;
 }
+
+/** What a plan of several levels has to make good. */
+interface Positions {
+  readonly window: boolean;
+  readonly rope: boolean;
+  readonly alibi: boolean;
+  readonly any: boolean;
+}
+
+const none: Positions = { window: false, rope: false, alibi: false, any: false };
 
 /**
  * Attention of sequences that share prefixes, over a paged KV-cache. At each level a request is a set of query rows with
  * keys in common: first all rows with the system prompt, say, and last each sequence with its own tokens. Shared keys are
  * read once for all their rows, and the levels are merged; the result is that of each row over all its keys.
  * @throws {InvalidArgumentError} from plan and run on wrong page tables, shapes, dtypes, devices, strides or options
- * @throws {UnsupportedError} from plan with several levels and RoPE, ALiBi or a window: positions count from each level's
- *   first key, where no row's distance to the keys of other levels is known
+ * @throws {UnsupportedError} from plan with several levels and ALiBi under a soft cap, or RoPE in graph mode
  * @remarks Levels of up to 16 query heads a key head run the decode kernel, others the prefill kernel, with keys cut into
- *   as many pieces as fill the GPU. Merged states are in q's dtype.
+ *   as many pieces as fill the GPU. Merged states are in q's dtype. Windows and position encodings count through the keys
+ *   of all levels, in their order: a window becomes a mask at the levels before the last, and RoPE turns q once more for
+ *   each of them, so rotate q and the keys before where you can.
  * @see FlashInfer `MultiLevelCascadeAttentionWrapper`; arXiv:2501.01005
  * @example
  * ```ts
@@ -72,6 +88,8 @@ export class MultiLevelCascadeAttentionWrapper {
   /** In graph mode the planned number of rows, which the captured merge reads. */
   private count: Tensor | undefined;
   private numTokens = 0;
+  private rotary: RopeFrequencies | undefined;
+  private slopes: Tensor | undefined;
   /** False while a plan that failed left the levels with plans that do not belong together. */
   private isPlanned = false;
 
@@ -123,21 +141,47 @@ export class MultiLevelCascadeAttentionWrapper {
       throw invalid(`${caller}: options is ${options}; expected a list of page tables, heads and headDimQk`);
     }
     for (const list of lists) this.checkList(caller, list, options[list]);
-    if (this.numLevels > 1) refusePositions(caller, options);
+    for (const option in options) if (!planNames.has(option)) throw unknownOption(caller, option, planNames);
+    const positions = this.numLevels > 1 ? this.readPositions(caller, options) : none;
     this.isPlanned = false;
-    let numTokens: number | undefined;
+    const read = this.levels.map((level) => level.read(options));
+    this.numTokens = checkRows(caller, read);
+    const placed = positions.any
+      ? levelPositions(
+          read.map(({ requests }) => requests),
+          this.numTokens,
+        )
+      : [];
     for (const [n, level] of this.levels.entries()) {
-      const rows = level.plan(options, n === this.numLevels - 1);
-      numTokens ??= rows;
-      if (rows === numTokens) continue;
-      throw invalid(
-        `${caller}: qoIndptrArr[${n}] ends with ${rows}; expected ${numTokens} as qoIndptrArr[0]; every level has all ` +
-          'query rows, those without keys there in requests without pages',
+      const isLast = n === this.numLevels - 1;
+      const windowed = positions.window && !isLast;
+      const bits = windowed ? windowBits(read[n]!.requests, placed[n]!, options.windowLeft!) : undefined;
+      level.plan(options, read[n]!, isLast, bits);
+    }
+    if (this.numLevels > 1) this.reserveStates(options, positions, placed);
+    this.isPlanned = true;
+  }
+
+  /** What several levels have to make good; what cannot be is refused. */
+  private readPositions(caller: string, options: CascadePlanOptions): Positions {
+    const { posEncodingMode, windowLeft, logitsSoftCap } = options;
+    const refuse = (given: string, expected: string): UnsupportedError =>
+      new UnsupportedError(
+        'ERR_FLASHINFER_UNSUPPORTED',
+        `${caller}: ${given} with several levels; expected ${expected}; use one level`,
+      );
+    const [rope, alibi] = [posEncodingMode === 'ROPE_LLAMA', posEncodingMode === 'ALIBI'];
+    const window = typeof windowLeft === 'number' && windowLeft >= 0;
+    if (alibi && logitsSoftCap !== undefined && logitsSoftCap > 0) {
+      throw refuse("posEncodingMode is 'ALIBI' and logitsSoftCap is given", 'one of them, since the cap is of the sum');
+    }
+    if (rope && this.isCudaGraphEnabled) {
+      throw refuse(
+        "posEncodingMode is 'ROPE_LLAMA' and useCudaGraph true",
+        'q and keys rotated before (applyRopePosIds)',
       );
     }
-    this.numTokens = numTokens!;
-    if (this.numLevels > 1) this.reserveStates(options);
-    this.isPlanned = true;
+    return { window, rope, alibi, any: window || rope || alibi };
   }
 
   /**
@@ -156,7 +200,13 @@ export class MultiLevelCascadeAttentionWrapper {
     const { lseFactor } = readRunNumbers(`${name}.run`, options, { smScale: 1, variant: undefined });
     const states = this.requireStates();
     const [out, lse] = this.outputs(q, states, options);
-    for (const [n, level] of this.levels.entries()) level.run(q, pagedKVCache, this.levelOptions(n, states, options));
+    for (const [n, level] of this.levels.entries()) {
+      const turns = this.rotary !== undefined && n < this.numLevels - 1;
+      if (turns) {
+        using rotated = this.rotate(q, n, states, this.rotary!);
+        level.run(rotated, pagedKVCache, this.levelOptions(n, states, options));
+      } else level.run(q, pagedKVCache, this.levelOptions(n, states, options));
+    }
     runMerge({
       v: states.v,
       s: states.s,
@@ -166,9 +216,30 @@ export class MultiLevelCascadeAttentionWrapper {
       mask: undefined,
       lseInFactor: 1,
       lseOutFactor: lseFactor,
+      ...(this.slopes !== undefined && { alibi: { shifts: states.shifts, slopes: this.slopes } }),
       ...(this.count !== undefined && { count: this.count, maxRows: states.capacity }),
     });
     return lse === undefined ? out : [out, lse];
+  }
+
+  /** The level's kernel rotates q by what it takes for its position: here by the rest. */
+  private rotate(q: Tensor, level: number, { shifts }: States, angles: RopeFrequencies): Tensor {
+    const [numTokens, heads, headDim] = q.shape as [number, number, number];
+    using ofLevel = shifts.select(0, level);
+    using values = ofLevel.slice(0, 0, numTokens);
+    using noKeys = q.slice(1, 0, 0);
+    const out = empty(q.shape, { dtype: q.dtype, device: q.device });
+    runRope({
+      q: { x: q, out, heads },
+      k: { x: noKeys, out: noKeys, heads: 0 },
+      headDim,
+      rotaryDim: headDim,
+      interleave: false,
+      positions: { indptr: undefined, values },
+      angles,
+      enablePdl: undefined,
+    });
+    return out;
   }
 
   private requireStates(): States {
@@ -206,7 +277,8 @@ export class MultiLevelCascadeAttentionWrapper {
   }
 
   /** The states stay where they are until a plan needs more; in graph mode they are made once, for the maxima. */
-  private reserveStates({ numQoHeads, headDimQk, qDtype = 'float16' }: CascadePlanOptions): void {
+  private reserveStates(options: CascadePlanOptions, positions: Positions, placed: readonly LevelPositions[]): void {
+    const { numQoHeads, headDimQk, qDtype = 'float16' } = options;
     const { numLevels, device, numTokens } = this;
     const dim = headDimVoOf(headDimQk);
     const fits =
@@ -219,15 +291,29 @@ export class MultiLevelCascadeAttentionWrapper {
       this.releaseStates();
       const capacity = this.maxNumTokens ?? Math.ceil(numTokens * 1.25);
       using v = empty([numLevels, capacity, numQoHeads, dim], { dtype: qDtype, device });
+      const shifts = empty([numLevels, capacity], { dtype: 'int32', device });
       using s = empty([numLevels, capacity, numQoHeads], { dtype: 'float32', device });
-      this.states = { v: v.transpose(0, 1), s: s.transpose(0, 1), capacity, parts: [] };
+      this.states = { v: v.transpose(0, 1), s: s.transpose(0, 1), capacity, parts: [], shifts };
     }
     this.cutParts(this.states!);
-    const index = deviceIndex(device);
-    if (this.maxNumTokens === undefined || index < 0) return;
+    this.rotary = positions.rope ? rotaryOf(options) : undefined;
+    this.slopes = positions.alibi ? alibiSlopes(numQoHeads, device) : undefined;
+    const last = placed[this.numLevels - 1];
+    if (positions.rope) this.writeShifts(this.states!, placed.map(rotations));
+    if (positions.alibi)
+      this.writeShifts(
+        this.states!,
+        placed.map((level) => alibiShifts(level, last!)),
+      );
+    if (this.maxNumTokens === undefined || deviceIndex(device) < 0) return;
     this.count ??= empty([1], { dtype: 'int32', device });
-    const bytes = new Uint8Array(Int32Array.of(numTokens).buffer);
-    native().cuda.write(index, this.count.ptr, bytes, currentStream(index));
+    writeWords(this.count, Int32Array.of(numTokens));
+  }
+
+  private writeShifts({ shifts, capacity }: States, values: readonly Int32Array[]): void {
+    const words = new Int32Array(this.numLevels * capacity);
+    for (const [level, each] of values.entries()) words.set(each, level * capacity);
+    writeWords(shifts, words);
   }
 
   private cutParts({ v, s, parts }: States): void {
@@ -243,6 +329,7 @@ export class MultiLevelCascadeAttentionWrapper {
     releaseParts(this.states?.parts ?? []);
     this.states?.v.dispose();
     this.states?.s.dispose();
+    this.states?.shifts.dispose();
     this.states = undefined;
   }
 
@@ -251,6 +338,28 @@ export class MultiLevelCascadeAttentionWrapper {
     const given = Array.isArray(value) ? `has ${value.length} entries` : `is ${String(value)}`;
     throw invalid(`${caller}: ${list} ${given}; expected an array of numLevels=${this.numLevels}, one entry a level`);
   }
+}
+
+/** In stream order; the words may change as soon as this returns. */
+function writeWords(target: Tensor, words: Int32Array): void {
+  const bytes = new Uint8Array(words.buffer);
+  const index = deviceIndex(target.device);
+  if (index < 0) native().host.write(target.ptr, bytes);
+  else native().cuda.write(index, target.ptr, bytes, currentStream(index));
+}
+
+function rotaryOf({ ropeScale = 1, ropeTheta = 1e4 }: CascadePlanOptions): RopeFrequencies {
+  return { rcpScale: 1 / ropeScale, theta: ropeTheta, smoothA: 0, smoothB: 0 };
+}
+
+function checkRows(caller: string, read: readonly ReadLevel[]): number {
+  const { numTokens } = read[0]!;
+  const wrong = read.findIndex((level) => level.numTokens !== numTokens);
+  if (wrong < 0) return numTokens;
+  throw invalid(
+    `${caller}: qoIndptrArr[${wrong}] ends with ${read[wrong]!.numTokens}; expected ${numTokens} as qoIndptrArr[0]; every ` +
+      'level has all query rows, those without keys there in requests without pages',
+  );
 }
 
 function releaseParts(parts: States['parts']): void {
@@ -264,18 +373,6 @@ function ofLevel(option: string, value: number | readonly number[], level: numbe
   if (typeof value === 'number') return value;
   if (Array.isArray(value) && value.length === numLevels) return value[level];
   throw invalid(`${name}: ${option} is ${String(value)}; expected a number, or one for each of ${numLevels} levels`);
-}
-
-/** A level knows its own keys only, so a distance to those of other levels would be wrong. */
-function refusePositions(caller: string, { posEncodingMode, windowLeft }: CascadePlanOptions): void {
-  const encodes = posEncodingMode !== undefined && posEncodingMode !== 'NONE';
-  if (!encodes && (windowLeft === undefined || windowLeft === -1)) return;
-  const given = encodes ? `posEncodingMode is '${posEncodingMode}'` : `windowLeft is ${windowLeft}`;
-  throw new UnsupportedError(
-    'ERR_FLASHINFER_UNSUPPORTED',
-    `${caller}: ${given} with several levels; expected positions to be applied before and no window, since a level does ` +
-      'not know how far its keys are from those of another; rotate q and the keys with applyRopePosIds',
-  );
 }
 
 function invalid(message: string): FlashInferError {

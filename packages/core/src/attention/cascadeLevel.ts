@@ -2,13 +2,14 @@
 // One level of a cascade: a batch of its own over the query rows of all.
 import type { Tensor } from '../tensor/tensor.ts';
 import type { BatchRunOptions, BatchWrapperOptions, PagedKVCache } from './batchOptions.ts';
+import type { BatchRequests } from './batchPlan.ts';
 import { queryRows } from './batchPrefill.ts';
 import { BatchWrapper } from './batchWrapper.ts';
 import type { CascadePlanOptions } from './cascadeOptions.ts';
 import { decodeRows } from './decodeKernel.ts';
 import { readPageTable } from './pageTable.ts';
 
-const planNames: ReadonlySet<string> = new Set<keyof CascadePlanOptions>([
+export const planNames: ReadonlySet<string> = new Set<keyof CascadePlanOptions>([
   'qoIndptrArr',
   'pagedKvIndptrArr',
   'pagedKvIndicesArr',
@@ -31,6 +32,14 @@ const planNames: ReadonlySet<string> = new Set<keyof CascadePlanOptions>([
   'disableSplitKv',
 ]);
 
+const levelNames: ReadonlySet<string> = new Set<string>([...planNames, 'packedCustomMask']);
+
+export interface ReadLevel {
+  readonly requests: BatchRequests;
+  readonly keys: { readonly pages: Int32Array; readonly kvExtent: number; readonly pageSize: number };
+  readonly numTokens: number;
+}
+
 /** @internal */
 export class CascadeLevel extends BatchWrapper {
   private readonly level: number;
@@ -42,8 +51,8 @@ export class CascadeLevel extends BatchWrapper {
     this.level = level;
   }
 
-  /** Returns the number of query rows. */
-  plan(options: CascadePlanOptions, isLast: boolean): number {
+  /** The level's part of the options, checked. */
+  read(options: CascadePlanOptions): ReadLevel {
     const { level } = this;
     const caller = `${this.name}.plan: level ${level}`;
     const table = readPageTable(caller, {
@@ -54,15 +63,26 @@ export class CascadeLevel extends BatchWrapper {
     });
     const { batchSize, kvLen, indptr, pages, pageSize } = table;
     const rows = queryRows(caller, options.qoIndptrArr[level]!, batchSize);
-    const requests = { batchSize, ...rows, kvStart: indptr, kvLen };
+    return {
+      requests: { batchSize, ...rows, kvStart: indptr, kvLen },
+      keys: { pages, kvExtent: table.numPages, pageSize },
+      numTokens: rows.qoBegin[batchSize]!,
+    };
+  }
+
+  /** `bits`: in place of the window, of a level before the last. */
+  plan(
+    options: CascadePlanOptions,
+    { requests, keys }: ReadLevel,
+    isLast: boolean,
+    bits: Uint8Array | undefined,
+  ): void {
     const group = options.numQoHeads / options.numKvHeads;
     if (this.kind === undefined && this.isCudaGraphEnabled) {
-      this.kind = rows.qoLen.every((length) => length * group <= decodeRows) ? 'decode' : 'auto';
+      this.kind = requests.qoLen.every((length) => length * group <= decodeRows) ? 'decode' : 'auto';
     }
-    const levelOptions = isLast ? options : { ...options, causal: false };
-    const keys = { pages, kvExtent: table.numPages, pageSize };
-    this.planRequests(levelOptions, planNames, requests, keys, this.kind ?? 'auto');
-    return rows.qoBegin[batchSize]!;
+    const upper = { ...options, causal: false, windowLeft: -1, ...(bits !== undefined && { packedCustomMask: bits }) };
+    this.planRequests(isLast ? options : upper, levelNames, requests, keys, this.kind ?? 'auto');
   }
 
   run(q: Tensor, pagedKVCache: PagedKVCache, options: BatchRunOptions): Tensor | [Tensor, Tensor] {

@@ -4,8 +4,7 @@ import type { BatchPlanOptions, BatchRunOptions, BatchWrapperOptions } from './b
 import type { HostIndices } from './hostArray.ts';
 
 /** Options of the cascade wrapper's constructor. A list has an entry a level, a number counts for each of them. */
-export interface CascadeWrapperOptions
-  extends Omit<BatchWrapperOptions, 'maxBatchSize' | 'maxNumPages' | 'maxCustomMaskBytes'> {
+export interface CascadeWrapperOptions extends Omit<BatchWrapperOptions, 'maxBatchSize' | 'maxNumPages'> {
   /** Most requests (shared prefixes, or sequences) of a level; required with useCudaGraph. */
   maxBatchSize?: number | readonly number[];
   /** Most pages of a level; required with useCudaGraph. */

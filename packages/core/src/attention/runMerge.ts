@@ -27,6 +27,8 @@ export interface MergeCall {
   /** On cuda int32 `[1]`, read when the kernel runs: how many n there are, of at most `maxRows`. */
   readonly count?: Tensor;
   readonly maxRows?: number;
+  /** Not of pairs: int32 `[numStates, n or more]` times float32 `[heads]` is added to the natural logarithms of s. */
+  readonly alibi?: { readonly shifts: Tensor; readonly slopes: Tensor };
 }
 
 export function runMerge(call: MergeCall): void {
@@ -35,7 +37,7 @@ export function runMerge(call: MergeCall): void {
   else runOnCuda(call);
 }
 
-function runOnCpu({ v, s, other, out, lse, mask, lseInFactor, lseOutFactor }: MergeCall): void {
+function runOnCpu({ v, s, other, out, lse, mask, lseInFactor, lseOutFactor, alibi }: MergeCall): void {
   const many = other === undefined ? 1 : 0;
   native().cpu.mergeStates({
     dtype: dtypes[out.dtype].code,
@@ -60,6 +62,9 @@ function runOnCpu({ v, s, other, out, lse, mask, lseInFactor, lseOutFactor }: Me
     lseStrideN: lse?.strides[0] ?? 0,
     lseStrideH: lse?.strides[1] ?? 0,
     mask: mask?.ptr ?? 0,
+    shifts: alibi?.shifts.ptr ?? 0,
+    shiftStrideI: alibi?.shifts.strides[0] ?? 0,
+    slopes: alibi?.slopes.ptr ?? 0,
     rows: out.shape[0]!,
     heads: out.shape[1]!,
     length: out.shape[2]!,
@@ -69,7 +74,7 @@ function runOnCpu({ v, s, other, out, lse, mask, lseInFactor, lseOutFactor }: Me
   });
 }
 
-function runOnCuda({ v, s, other, out, lse, mask, lseInFactor, lseOutFactor, count, maxRows }: MergeCall): void {
+function runOnCuda({ v, s, other, out, lse, mask, lseInFactor, lseOutFactor, count, maxRows, alibi }: MergeCall): void {
   const { deviceIndex, shape } = out;
   const [n, heads, length] = shape as [number, number, number];
   const rows = (maxRows ?? n) * heads;
@@ -86,6 +91,8 @@ function runOnCuda({ v, s, other, out, lse, mask, lseInFactor, lseOutFactor, cou
     out: out.ptr,
     lse: lse?.ptr ?? 0,
     count: count?.ptr ?? 0,
+    shifts: alibi?.shifts.ptr ?? 0,
+    slopes: alibi?.slopes.ptr ?? 0,
     mask: mask?.ptr ?? 0,
     v_stride_n: v.strides[0]!,
     v_stride_h: v.strides[1 + many]!,
@@ -97,6 +104,7 @@ function runOnCuda({ v, s, other, out, lse, mask, lseInFactor, lseOutFactor, cou
     v_b_stride_h: other?.v.strides[1] ?? 0,
     s_b_stride_n: other?.s.strides[0] ?? 0,
     s_b_stride_h: other?.s.strides[1] ?? 0,
+    shift_stride_i: alibi?.shifts.strides[0] ?? 0,
     out_stride_n: out.strides[0]!,
     out_stride_h: out.strides[1]!,
     lse_stride_n: lse?.strides[0] ?? 0,

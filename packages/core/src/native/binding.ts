@@ -194,6 +194,10 @@ export interface CpuMergeArgs {
   lseStrideH: number;
   /** A byte a row, or 0: rows with 0 are left alone. */
   mask: Ptr;
+  /** int32 `[numStates, rows]`, shiftStrideI apart, or 0; times slopes, float32 `[heads]`, added to natural logarithms. */
+  shifts: Ptr;
+  shiftStrideI: number;
+  slopes: Ptr;
   rows: number;
   heads: number;
   length: number;

@@ -3,7 +3,7 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import * as flashinfer from '../../src/index.ts';
 import { onCuda, testDevice } from '../device.ts';
-import { attentionReference } from '../reference/attention.ts';
+import { type AttentionReferenceOptions, attentionReference } from '../reference/attention.ts';
 import { attentionTolerance, expectClose, expectLseClose } from '../reference/compare.ts';
 import { normalArray, testSeed, uniformSource } from '../reference/random.ts';
 import { expectThrows } from '../thrownBy.ts';
@@ -26,7 +26,10 @@ interface CascadeCase {
   readonly pageSize: number;
   readonly kvLayout?: 'NHD' | 'HND';
   readonly tuple?: boolean;
-  readonly options?: { causal?: boolean; logitsSoftCap?: number; smScale?: number };
+  readonly options?: Pick<
+    AttentionReferenceOptions,
+    'causal' | 'logitsSoftCap' | 'smScale' | 'windowLeft' | 'posEncodingMode' | 'ropeScale' | 'ropeTheta'
+  >;
   readonly plan?: { fixedSplitSize?: number; disableSplitKv?: boolean };
 }
 
@@ -131,7 +134,9 @@ function expectCascade(
   const { numQoHeads, numKvHeads, headDim, pageSize, kvLayout = 'NHD' } = c;
   const [k, v] = made.pair.map(heldValues);
   const q = heldValues(made.q);
-  const tolerance = attentionTolerance(c.dtype);
+  const longest = Math.max(0, ...made.sequences.map(({ slots }) => slots.length));
+  const maxRopePosition = c.options?.posEncodingMode === 'ROPE_LLAMA' ? longest : 0;
+  const tolerance = attentionTolerance(c.dtype, { maxRopePosition });
   // The output of each level is rounded once more than a flat one's.
   const merged = { ...tolerance, relative: 1.5 * tolerance.relative, rowRelative: 1.5 * tolerance.rowRelative };
   for (const { firstRow, numRows, slots } of made.sequences) {
@@ -178,6 +183,29 @@ describe('MultiLevelCascadeAttentionWrapper', () => {
       ),
     },
   ];
+  const deep: readonly Prefix[] = [
+    {
+      keys: 200,
+      below: [
+        { keys: 77, below: leaves(5, (i) => 3 + i) },
+        { keys: 0, below: leaves(3, (i) => 9 * i) },
+      ],
+    },
+    {
+      keys: 5,
+      below: [
+        {
+          keys: 300,
+          below: leaves(
+            20,
+            () => 17,
+            (i) => i % 3,
+          ),
+        },
+      ],
+    },
+    { keys: 0, below: [{ keys: 0, below: [{ keys: 4, below: 2 }] }] },
+  ];
   const cases: (CascadeCase & { name: string })[] = [
     { name: 'decode', ...base, tree: decode, numLevels: 2 },
     { name: 'decode, page 1, HND', ...base, pageSize: 1, kvLayout: 'HND', tree: decode, numLevels: 2 },
@@ -214,29 +242,7 @@ describe('MultiLevelCascadeAttentionWrapper', () => {
     {
       name: 'three levels, several roots',
       ...base,
-      tree: [
-        {
-          keys: 200,
-          below: [
-            { keys: 77, below: leaves(5, (i) => 3 + i) },
-            { keys: 0, below: leaves(3, (i) => 9 * i) },
-          ],
-        },
-        {
-          keys: 5,
-          below: [
-            {
-              keys: 300,
-              below: leaves(
-                20,
-                () => 17,
-                (i) => i % 3,
-              ),
-            },
-          ],
-        },
-        { keys: 0, below: [{ keys: 0, below: [{ keys: 4, below: 2 }] }] },
-      ],
+      tree: deep,
       numLevels: 3,
     },
     {
@@ -279,6 +285,34 @@ describe('MultiLevelCascadeAttentionWrapper', () => {
         },
       ],
       numLevels: 2,
+    },
+    ...([0, 7, 40, 200, 5000] as const).map((windowLeft) => ({
+      name: `window of ${windowLeft}`,
+      ...base,
+      tree: append,
+      numLevels: 2,
+      options: { windowLeft, causal: true },
+    })),
+    { name: 'window, decode', ...base, tree: decode, numLevels: 2, options: { windowLeft: 60 } },
+    { name: 'window, three levels', ...base, tree: deep, numLevels: 3, options: { windowLeft: 90, logitsSoftCap: 20 } },
+    { name: 'rope', ...base, tree: append, numLevels: 2, options: { posEncodingMode: 'ROPE_LLAMA', causal: true } },
+    {
+      name: 'rope, three levels, bf16, window',
+      ...base,
+      dtype: 'bfloat16',
+      tree: deep,
+      numLevels: 3,
+      options: { posEncodingMode: 'ROPE_LLAMA', ropeScale: 2, ropeTheta: 5e5, windowLeft: 150 },
+    },
+    { name: 'alibi', ...base, tree: append, numLevels: 2, options: { posEncodingMode: 'ALIBI', causal: true } },
+    {
+      name: 'alibi, three levels, window',
+      ...base,
+      numQoHeads: 12,
+      numKvHeads: 4,
+      tree: deep,
+      numLevels: 3,
+      options: { posEncodingMode: 'ALIBI', windowLeft: 120 },
     },
     { name: 'fixed splits', ...base, tree: decode, numLevels: 2, plan: { fixedSplitSize: 128 } },
     { name: 'no splits', ...base, tree: decode, numLevels: 2, plan: { disableSplitKv: true } },
@@ -343,9 +377,11 @@ describe('MultiLevelCascadeAttentionWrapper', () => {
 
 describe.runIf(onCuda)('a captured run of the cascade', () => {
   it.each([
-    ['decode', 1],
-    ['append', 7],
-  ] as const)('replays after new plans (%s)', (_, rowsEach) => {
+    ['decode', 1, {}],
+    ['append', 7, {}],
+    ['decode, window', 1, { windowLeft: 100 }],
+    ['append, alibi', 5, { posEncodingMode: 'ALIBI' }],
+  ] as const)('replays after new plans (%s)', (_, rowsEach, options) => {
     const uniform = uniformSource(5);
     const draw = (most: number) => 1 + Math.floor(uniform() * most);
     const maxTokens = 24 * rowsEach;
@@ -356,6 +392,7 @@ describe.runIf(onCuda)('a captured run of the cascade', () => {
         maxBatchSize: [2, 24],
         maxNumPages: [160, 24 * 8],
         maxNumTokens: maxTokens,
+        maxCustomMaskBytes: maxTokens * 400,
       }),
     );
     const c = { numQoHeads: 8, numKvHeads: 2, headDim: 128, dtype: 'float16', pageSize: 16 } as const;
@@ -373,7 +410,7 @@ describe.runIf(onCuda)('a captured run of the cascade', () => {
           () => draw(rowsEach),
         ),
       }));
-      const one: CascadeCase = { ...c, tree, numLevels: 2 };
+      const one: CascadeCase = { ...c, tree, numLevels: 2, options };
       const made = makeCase(one);
       wrapper.plan(made.planOptions);
       cache.slice(0, 0, made.numPages).copy_(made.both);
@@ -440,9 +477,15 @@ describe('the cascade refuses', () => {
       ['qoIndptrArr[1]', '2', 'expected 3'],
     ],
     ['a bad page table, naming the level', { pagedKvLastPageLenArr: [[4], [1, 5]] }, argument, ['level 1', '5']],
-    ['RoPE', { posEncodingMode: 'ROPE_LLAMA' }, 'ERR_FLASHINFER_UNSUPPORTED', ['ROPE_LLAMA', 'applyRopePosIds']],
-    ['ALiBi', { posEncodingMode: 'ALIBI' }, 'ERR_FLASHINFER_UNSUPPORTED', ['ALIBI']],
-    ['a window', { windowLeft: 5 }, 'ERR_FLASHINFER_UNSUPPORTED', ['windowLeft is 5']],
+    [
+      'ALiBi under a soft cap',
+      { posEncodingMode: 'ALIBI', logitsSoftCap: 5 },
+      'ERR_FLASHINFER_UNSUPPORTED',
+      ['ALIBI', 'logitsSoftCap'],
+    ],
+    ['another position encoding', { posEncodingMode: 'SINE' }, argument, ['posEncodingMode', 'SINE']],
+    ['a bad window', { windowLeft: -2 }, 'ERR_FLASHINFER_INVALID_WINDOW', ['windowLeft', '-2']],
+    ["another wrapper's mask", { packedCustomMask: new Uint8Array(3) }, argument, ['packedCustomMask', 'unknown']],
     ['a misspelt option', { pagesize: 4 }, argument, ['pagesize', 'pageSize']],
     ['heads that do not divide', { numKvHeads: 3 }, 'ERR_FLASHINFER_HEADS_MISMATCH', ['8', '3']],
   ] as const)('%s', (_name, change, code, words) => {
@@ -455,6 +498,9 @@ describe('the cascade refuses', () => {
     const maxima = { device: testDevice, useCudaGraph: true, maxNumPages: 3, maxNumTokens: 2 };
     expectThrows(() => make(2, { ...maxima, maxBatchSize: [1] }), argument, 'maxBatchSize', '2 levels');
     expectThrows(() => make(2, maxima), argument, 'maxBatchSize');
+    const graph = kept(make(2, { ...maxima, maxBatchSize: 2 }));
+    const rope = { ...plan, posEncodingMode: 'ROPE_LLAMA' } as const;
+    expectThrows(() => graph.plan(rope), 'ERR_FLASHINFER_UNSUPPORTED', 'ROPE_LLAMA', 'applyRopePosIds');
   });
 
   it('a run without a plan, of another shape, with too few pages, and after dispose', () => {
