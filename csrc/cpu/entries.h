@@ -24,6 +24,7 @@ void RegisterInfo(FunctionTable& table);
 void RegisterMerge(FunctionTable& table);
 void RegisterNorm(FunctionTable& table);
 void RegisterPackBits(FunctionTable& table);
+void RegisterPage(FunctionTable& table);
 void RegisterRope(FunctionTable& table);
 void RegisterTopK(FunctionTable& table);
 

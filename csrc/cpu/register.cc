@@ -16,6 +16,7 @@ Napi::Object RegisterCpu(Napi::Env env) {
   cpu::RegisterMerge(table);
   cpu::RegisterNorm(table);
   cpu::RegisterPackBits(table);
+  cpu::RegisterPage(table);
   cpu::RegisterRope(table);
   cpu::RegisterTopK(table);
   return Napi::Object(env, table.value());

@@ -2,6 +2,7 @@
 // Rotary embeddings of q and k, before attention. A thread has one column of pairs and several heads of a token, so
 // that it makes its angles once.
 #pragma once
+#include <flashinfer/find_request.cuh>
 #include <flashinfer/pdl.cuh>
 #include <flashinfer/rope_angle.cuh>
 #include <flashinfer/vector.cuh>
@@ -42,21 +43,6 @@ struct RopeConfig {
 };
 
 namespace detail {
-
-/** The request that `token` belongs to: the last whose first row is not behind it. */
-template <class Index>
-__device__ __forceinline__ int find_request(const Index* indptr, int batch_size, uint32_t token) {
-  int low = 0, high = batch_size;
-  while (high - low > 1) {
-    const int middle = (low + high) / 2;
-    if (static_cast<int64_t>(indptr[middle]) <= static_cast<int64_t>(token)) {
-      low = middle;
-    } else {
-      high = middle;
-    }
-  }
-  return low;
-}
 
 template <class Config, class Params>
 __device__ __forceinline__ int64_t rope_position(const Params& params, uint32_t token) {

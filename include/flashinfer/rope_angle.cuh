@@ -38,7 +38,7 @@ __device__ __forceinline__ void rope_sincos(RopeFrequency f, int position, float
   c = __cosf(angle);
 }
 
-/** As rope_sincos, at any position. */
+/** As rope_sincos, at any position; beyond 2^24 the 49 bits of the frequency show. */
 __device__ __forceinline__ void rope_sincos_far(RopeFrequency f, int64_t position, float& s, float& c) {
   if (position >= -(1 << 24) && position <= (1 << 24)) return rope_sincos(f, static_cast<int>(position), s, c);
   const double turns = static_cast<double>(position) * (static_cast<double>(f.high) + static_cast<double>(f.low));

@@ -58,6 +58,12 @@ export type { NormOptions } from './norm/checkNorm.ts';
 export { fusedAddRmsnorm, fusedAddRmsnormQuant, gemmaFusedAddRmsnorm } from './norm/fusedAddRmsnorm.ts';
 export { type LayernormOptions, layernorm } from './norm/layernorm.ts';
 export { gemmaRmsnorm, type RmsnormOptions, rmsnorm, rmsnormQuant } from './norm/rmsnorm.ts';
+export { type AppendPagedKVCacheOptions, appendPagedKVCache } from './page/appendPagedKVCache.ts';
+export { type AppendPagedMlaKVCacheOptions, appendPagedMlaKVCache } from './page/appendPagedMlaKVCache.ts';
+export type { AppendIndices } from './page/appendTable.ts';
+export { type BatchIndicesPositionsOptions, getBatchIndicesPositions } from './page/getBatchIndicesPositions.ts';
+export { getSeqLens } from './page/getSeqLens.ts';
+export type { PageIndices } from './page/indexArrays.ts';
 export { type PackbitsOptions, packbits, segmentPackbits } from './quantization/packbits.ts';
 export { applyLlama31Rope, applyLlama31RopeInplace, applyRope, applyRopeInplace } from './rope/applyRope.ts';
 export {

@@ -6,6 +6,7 @@ import { attentionSpecs } from './attention/specs.ts';
 import type { AotRequest } from './jit/aotRequest.ts';
 import type { KernelSpec } from './jit/spec.ts';
 import { normModelSpecs, normSpecs } from './norm/normKernel.ts';
+import { pageModelSpecs, pageSpecs } from './page/pageKernel.ts';
 import { packBitsSpecs } from './quantization/packBitsKernel.ts';
 import { ropeModelSpecs, ropeSpecs } from './rope/ropeKernel.ts';
 import { elementwiseSpecs } from './tensor/elementwise.ts';
@@ -25,6 +26,7 @@ export const kernelFamilies: readonly KernelFamily[] = [
   { samples: normSpecs, forModels: normModelSpecs },
   { samples: activationSpecs, forModels: activationModelSpecs },
   { samples: packBitsSpecs },
+  { samples: pageSpecs, forModels: pageModelSpecs },
   { samples: ropeSpecs, forModels: ropeModelSpecs },
   { samples: topKSpecs },
 ];

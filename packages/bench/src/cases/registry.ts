@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { activationCases } from './activation.ts';
+import { appendCases } from './append.ts';
 import { batchDecodeCases } from './batchDecode.ts';
 import { batchPrefillCases } from './batchPrefill.ts';
 import type { BenchCase, DeviceKind } from './benchCase.ts';
@@ -31,6 +32,7 @@ export const allCases: readonly BenchCase[] = [
   ...packbitsCases,
   ...ropeCases,
   ...topKCases,
+  ...appendCases,
   ...launchCases,
   ...importCases,
   ...compileCases,

@@ -89,6 +89,55 @@ export interface NativeCpu {
   actAndMul(args: CpuActivationArgs): void;
   rope(args: CpuRopeArgs): void;
   topk(args: CpuTopKArgs): void;
+  appendPagedKv(args: CpuAppendArgs): void;
+  /**
+   * Tokens appendIndptr[r] up to appendIndptr[r + 1] are the last of request r's seqLens[r]: writes request and position
+   * of each of `rows` tokens, -1 and 0 where a row is of no request. All int32.
+   */
+  batchIndicesPositions(
+    appendIndptr: Ptr,
+    seqLens: Ptr,
+    batchSize: number,
+    batchIndices: Ptr,
+    positions: Ptr,
+    rows: number,
+  ): void;
+  /** seqLens[r] = max(kvIndptr[r + 1] - kvIndptr[r] - 1, 0) * pageSize + kvLastPageLen[r]; all int32. */
+  seqLens(kvIndptr: Ptr, kvLastPageLen: Ptr, batchSize: number, pageSize: number, seqLens: Ptr): void;
+}
+
+/**
+ * Copies k `[rows, heads, kWidth]` and v `[rows, heads, vWidth]` into a paged cache; widths and strides in bytes. Row i
+ * goes to position positions[i] of request batchIndices[i], whose pages are kvIndices[kvIndptr[r]] and on; rows that the
+ * page table has no place for are left out. Indices are int32, kvIndptr `[batchSize + 1]`.
+ */
+export interface CpuAppendArgs {
+  k: Ptr;
+  kCache: Ptr;
+  kWidth: number;
+  kStrideN: number;
+  kStrideH: number;
+  kCacheStridePage: number;
+  kCacheStrideN: number;
+  kCacheStrideH: number;
+  v: Ptr;
+  vCache: Ptr;
+  vWidth: number;
+  vStrideN: number;
+  vStrideH: number;
+  vCacheStridePage: number;
+  vCacheStrideN: number;
+  vCacheStrideH: number;
+  rows: number;
+  heads: number;
+  pageSize: number;
+  numPages: number;
+  batchIndices: Ptr;
+  positions: Ptr;
+  kvIndices: Ptr;
+  kvIndptr: Ptr;
+  batchSize: number;
+  numIndices: number;
 }
 
 /**

@@ -23,7 +23,7 @@ import { runRope } from './runRope.ts';
  * @param options see {@link RopeOptions}
  * @returns `[q, k]` rotated, new tensors; elements from rotaryDim on are copied
  * @throws {InvalidArgumentError} on a wrong shape, dtype, device, stride or option
- * @remarks Asynchronous on the current stream. Angles are accurate to float32 at any position.
+ * @remarks Asynchronous on the current stream. Angles are accurate to float32 up to position 2^24, and to 3e-6 up to 2^31.
  * @see FlashInfer `apply_rope`; arXiv:2104.09864
  * @example
  * ```ts

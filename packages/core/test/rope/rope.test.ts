@@ -110,12 +110,16 @@ describeOnEachIsa('rope of requests and of position ids', () => {
     });
   }
 
-  it('keeps its accuracy at positions beyond float32, and below zero', () => {
-    const { q, k } = makeQk({ tokens: 6, heads: [2, 1], headDim: 128, dtype: 'float32', layout: 0 });
-    const positions = [1_000_000, 999_999, 2 ** 24 + 1, 123_456_789, 2 ** 31 - 1, -1_000_000];
+  // Frequencies are kept to 49 bits.
+  it.each([
+    ['of millions', [1_000_000, 999_999, 2 ** 24, -1_000_000], 0],
+    ['beyond the integers of float32', [2 ** 24 + 1, 123_456_789, 2 ** 31 - 1, -(2 ** 31)], 2 ** 31 * 2 ** -49],
+  ])('keeps its accuracy at positions %s', (_, positions, angleError) => {
+    const { q, k } = makeQk({ tokens: 4, heads: [2, 1], headDim: 128, dtype: 'float32', layout: 0 });
     const [qOut] = applyRopePosIds(q, k, indices(positions));
     const angle = angleOf(positions, ropeFrequencies(128, { ropeScale: 1, ropeTheta: 1e4 }));
-    expectRotated(qOut, held(q), { heads: 2, headDim: 128, rotaryDim: 128, interleave: false }, angle, 'q');
+    const shape = { heads: 2, headDim: 128, rotaryDim: 128, interleave: false };
+    expectRotated(qOut, held(q), shape, angle, 'q', angleError);
   });
 
   it('takes the factors of Llama 3.1', () => {

@@ -46,15 +46,22 @@ export function angleOf(positions: ArrayLike<number>, frequencies: Float64Array)
   };
 }
 
-/** Fast sines are off by up to 4e-7, the angle in turns by as much. */
-export function expectRotated(out: Tensor, x: Float64Array, shape: RopeShape, angle: Angle, label: string): void {
+/** Fast sines are off by up to 4e-7, the angle in turns by as much; `angleError`: by how much it may be off besides. */
+export function expectRotated(
+  out: Tensor,
+  x: Float64Array,
+  shape: RopeShape,
+  angle: Angle,
+  label: string,
+  angleError = 0,
+): void {
   const reference = ropeReference(x, shape, angle);
   const found = held(out);
   expectRounded(
     found,
     reference.out,
     out.dtype,
-    { relative: 2 ** -23, absolute: (i) => 1e-6 * reference.magnitude[i]! },
+    { relative: 2 ** -23, absolute: (i) => (1e-6 + angleError) * reference.magnitude[i]! },
     label,
   );
   for (let i = 0; i < x.length; ++i) {

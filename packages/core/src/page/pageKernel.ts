@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+// Kernels of include/flashinfer/page.cuh: how tokens are spread over threads, and the specs.
+import type { AotRequest } from '../jit/aotRequest.ts';
+import type { KernelSpec, ParamField } from '../jit/spec.ts';
+
+const header = 'flashinfer/page.cuh';
+const threads = 256;
+/** AppendConfig::kMaxSlots. */
+const maxSlots = 32;
+
+const appendParams: readonly ParamField[] = [
+  { name: 'k', type: 'ptr' },
+  { name: 'v', type: 'ptr' },
+  { name: 'k_cache', type: 'ptr' },
+  { name: 'v_cache', type: 'ptr' },
+  { name: 'batch_indices', type: 'ptr' },
+  { name: 'positions', type: 'ptr' },
+  { name: 'kv_indices', type: 'ptr' },
+  { name: 'kv_indptr', type: 'ptr' },
+  { name: 'k_stride_n', type: 'i64' },
+  { name: 'k_stride_h', type: 'i64' },
+  { name: 'v_stride_n', type: 'i64' },
+  { name: 'v_stride_h', type: 'i64' },
+  { name: 'k_cache_stride_page', type: 'i64' },
+  { name: 'k_cache_stride_n', type: 'i64' },
+  { name: 'k_cache_stride_h', type: 'i64' },
+  { name: 'v_cache_stride_page', type: 'i64' },
+  { name: 'v_cache_stride_n', type: 'i64' },
+  { name: 'v_cache_stride_h', type: 'i64' },
+  { name: 'rows', type: 'i32' },
+  { name: 'heads', type: 'i32' },
+  { name: 'k_chunks', type: 'i32' },
+  { name: 'v_chunks', type: 'i32' },
+  { name: 'items', type: 'i32' },
+  { name: 'slots', type: 'i32' },
+  { name: 'page_size', type: 'i32' },
+  { name: 'num_pages', type: 'i32' },
+  { name: 'batch_size', type: 'i32' },
+  { name: 'num_indices', type: 'i32' },
+];
+
+export interface AppendTile {
+  /** Tokens a thread moves its part of. */
+  readonly rows: number;
+  /** Tokens that the threads of a block share. */
+  readonly slots: number;
+  readonly blocks: number;
+  /** Blocks along the grid's y that share a token. */
+  readonly blocksPerToken: number;
+}
+
+/** Threads a multiprocessor holds. */
+const threadsPerSm = 2048;
+
+/** `items`: accesses of a token. Many tokens give a thread several, for more bytes in flight. */
+export function chooseAppendTile(tokens: number, items: number, numSms: number): AppendTile {
+  const rows = tokens * items >= 2 * numSms * threadsPerSm ? 4 : 1;
+  const slots = Math.max(1, Math.min(maxSlots, Math.floor(threads / items)));
+  return { rows, slots, blocks: Math.ceil(tokens / (slots * rows)), blocksPerToken: Math.ceil(items / threads) };
+}
+
+const appendSpecs = new Map<string, KernelSpec>();
+
+/** `bytes`: of an access. The same object for the same arguments: kernels are looked up by it. */
+export function appendSpec(bytes: number, rows: number): KernelSpec {
+  const name = `append_paged_kv_b${bytes}r${rows}`;
+  let spec = appendSpecs.get(name);
+  if (spec === undefined) {
+    const entry = `flashinfer::append_paged_kv<flashinfer::AppendConfig<${bytes}, ${rows}>>`;
+    spec = { name, header, entry, params: appendParams, threads };
+    appendSpecs.set(name, spec);
+  }
+  return spec;
+}
+
+export const batchIndicesPositionsSpec: KernelSpec = {
+  name: 'batch_indices_positions',
+  header,
+  entry: 'flashinfer::batch_indices_positions',
+  params: [
+    { name: 'append_indptr', type: 'ptr' },
+    { name: 'seq_lens', type: 'ptr' },
+    { name: 'batch_indices', type: 'ptr' },
+    { name: 'positions', type: 'ptr' },
+    { name: 'batch_size', type: 'i32' },
+    { name: 'rows', type: 'i32' },
+  ],
+  threads,
+};
+
+export const seqLensSpec: KernelSpec = {
+  name: 'seq_lens',
+  header,
+  entry: 'flashinfer::seq_lens',
+  params: [
+    { name: 'kv_indptr', type: 'ptr' },
+    { name: 'kv_last_page_len', type: 'ptr' },
+    { name: 'seq_lens', type: 'ptr' },
+    { name: 'batch_size', type: 'i32' },
+    { name: 'page_size', type: 'i32' },
+  ],
+  threads,
+};
+
+/** For compile checks. */
+export function pageSpecs(): KernelSpec[] {
+  return [appendSpec(16, 4), appendSpec(16, 1), appendSpec(1, 4), batchIndicesPositionsSpec, seqLensSpec];
+}
+
+/** Heads of models fill whole accesses. */
+export function pageModelSpecs(_: AotRequest): KernelSpec[] {
+  return [appendSpec(16, 4), appendSpec(16, 1), batchIndicesPositionsSpec, seqLensSpec];
+}
