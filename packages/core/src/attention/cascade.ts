@@ -7,7 +7,7 @@ import { native } from '../native/load.ts';
 import { type RopeFrequencies, runRope } from '../rope/runRope.ts';
 import { type Device, defaultDevice, deviceIndex, parseDevice } from '../runtime/device.ts';
 import { disposeSymbol } from '../runtime/disposeSymbol.ts';
-import { currentStream } from '../runtime/stream.ts';
+import { currentStream, currentStreamObject, Stream, setStream } from '../runtime/stream.ts';
 import { empty } from '../tensor/create.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { alibiSlopes } from './alibi.ts';
@@ -57,7 +57,7 @@ const none: Positions = { window: false, rope: false, alibi: false, any: false }
  * @throws {InvalidArgumentError} from plan and run on wrong page tables, shapes, dtypes, devices, strides or options
  * @throws {UnsupportedError} from plan with several levels and ALiBi under a soft cap, or RoPE in graph mode
  * @remarks Levels of up to 16 query heads a key head run the decode kernel, others the prefill kernel, with keys cut into
- *   as many pieces as fill the GPU. Merged states are in q's dtype. Windows and position encodings count through the keys
+ *   as many pieces as fill the GPU. Levels after the first run beside it on a stream of the wrapper's. Merged states are in q's dtype. Windows and position encodings count through the keys
  *   of all levels, in their order: a window becomes a mask at the levels before the last, and RoPE turns q once more for
  *   each of them, so rotate q and the keys before where you can.
  * @see FlashInfer `MultiLevelCascadeAttentionWrapper`; arXiv:2501.01005
@@ -88,6 +88,9 @@ export class MultiLevelCascadeAttentionWrapper {
   /** In graph mode the planned number of rows, which the captured merge reads. */
   private count: Tensor | undefined;
   private numTokens = 0;
+  /** For levels beside the first. Not with the caller's workspace, which all of them use. */
+  private side: Stream | undefined;
+  private readonly sharesWorkspace: boolean;
   private rotary: RopeFrequencies | undefined;
   private slopes: Tensor | undefined;
   /** False while a plan that failed left the levels with plans that do not belong together. */
@@ -97,6 +100,7 @@ export class MultiLevelCascadeAttentionWrapper {
     this.numLevels = positiveInteger(name, 'numLevels', numLevels);
     this.device = options.device === undefined ? defaultDevice() : parseDevice(options.device);
     this.isCudaGraphEnabled = options.useCudaGraph ?? false;
+    this.sharesWorkspace = options.workspace !== undefined;
     this.maxNumTokens = this.isCudaGraphEnabled ? options.maxNumTokens : undefined;
     this.levels = Array.from({ length: numLevels }, (_, level) => {
       const { maxBatchSize, maxNumPages, ...common } = options;
@@ -116,6 +120,8 @@ export class MultiLevelCascadeAttentionWrapper {
   dispose(): void {
     for (const level of this.levels) level.dispose();
     this.releaseStates();
+    this.side?.dispose();
+    this.side = undefined;
     this.count?.dispose();
     this.count = undefined;
   }
@@ -200,13 +206,7 @@ export class MultiLevelCascadeAttentionWrapper {
     const { lseFactor } = readRunNumbers(`${name}.run`, options, { smScale: 1, variant: undefined });
     const states = this.requireStates();
     const [out, lse] = this.outputs(q, states, options);
-    for (const [n, level] of this.levels.entries()) {
-      const turns = this.rotary !== undefined && n < this.numLevels - 1;
-      if (turns) {
-        using rotated = this.rotate(q, n, states, this.rotary!);
-        level.run(rotated, pagedKVCache, this.levelOptions(n, states, options));
-      } else level.run(q, pagedKVCache, this.levelOptions(n, states, options));
-    }
+    this.runLevels(q, pagedKVCache, states, options);
     runMerge({
       v: states.v,
       s: states.s,
@@ -216,10 +216,46 @@ export class MultiLevelCascadeAttentionWrapper {
       mask: undefined,
       lseInFactor: 1,
       lseOutFactor: lseFactor,
+      afterJoin: this.side !== undefined,
       ...(this.slopes !== undefined && { alibi: { shifts: states.shifts, slopes: this.slopes } }),
       ...(this.count !== undefined && { count: this.count, maxRows: states.capacity }),
     });
     return lse === undefined ? out : [out, lse];
+  }
+
+  /** The first level on the current stream and the others beside it: few shared keys leave most of the GPU idle. */
+  private runLevels(q: Tensor, pagedKVCache: PagedKVCache, states: States, options: CascadeRunOptions): void {
+    const { side } = this;
+    if (side === undefined) {
+      for (let level = 0; level < this.numLevels; ++level) this.runLevel(level, q, pagedKVCache, states, options);
+      return;
+    }
+    const stream = currentStreamObject(side.deviceIndex);
+    side.waitStream(stream);
+    try {
+      this.runLevel(0, q, pagedKVCache, states, options);
+      setStream(side);
+      for (let level = 1; level < this.numLevels; ++level) this.runLevel(level, q, pagedKVCache, states, options);
+    } finally {
+      setStream(stream);
+      stream.waitStream(side);
+    }
+  }
+
+  private runLevel(
+    level: number,
+    q: Tensor,
+    pagedKVCache: PagedKVCache,
+    states: States,
+    options: CascadeRunOptions,
+  ): void {
+    const levelOptions = this.levelOptions(level, states, options);
+    if (this.rotary === undefined || level === this.numLevels - 1) {
+      this.levels[level]!.run(q, pagedKVCache, levelOptions);
+    } else {
+      using rotated = this.rotate(q, level, states, this.rotary);
+      this.levels[level]!.run(rotated, pagedKVCache, levelOptions);
+    }
   }
 
   /** The level's kernel rotates q by what it takes for its position: here by the rest. */
@@ -296,6 +332,7 @@ export class MultiLevelCascadeAttentionWrapper {
       this.states = { v: v.transpose(0, 1), s: s.transpose(0, 1), capacity, parts: [], shifts };
     }
     this.cutParts(this.states!);
+    if (deviceIndex(device) >= 0 && !this.sharesWorkspace) this.side ??= new Stream({ device });
     this.rotary = positions.rope ? rotaryOf(options) : undefined;
     this.slopes = positions.alibi ? alibiSlopes(numQoHeads, device) : undefined;
     const last = placed[this.numLevels - 1];

@@ -27,6 +27,8 @@ export interface MergeCall {
   /** On cuda int32 `[1]`, read when the kernel runs: how many n there are, of at most `maxRows`. */
   readonly count?: Tensor;
   readonly maxRows?: number;
+  /** The work before comes from several streams, which a dependent launch cannot wait for. */
+  readonly afterJoin?: boolean;
   /** Not of pairs: int32 `[numStates, n or more]` times float32 `[heads]` is added to the natural logarithms of s. */
   readonly alibi?: { readonly shifts: Tensor; readonly slopes: Tensor };
 }
@@ -74,7 +76,20 @@ function runOnCpu({ v, s, other, out, lse, mask, lseInFactor, lseOutFactor, alib
   });
 }
 
-function runOnCuda({ v, s, other, out, lse, mask, lseInFactor, lseOutFactor, count, maxRows, alibi }: MergeCall): void {
+function runOnCuda({
+  v,
+  s,
+  other,
+  out,
+  lse,
+  mask,
+  lseInFactor,
+  lseOutFactor,
+  count,
+  maxRows,
+  alibi,
+  afterJoin,
+}: MergeCall): void {
   const { deviceIndex, shape } = out;
   const [n, heads, length] = shape as [number, number, number];
   const rows = (maxRows ?? n) * heads;
@@ -120,6 +135,6 @@ function runOnCuda({ v, s, other, out, lse, mask, lseInFactor, lseOutFactor, cou
   const blocks = Math.ceil(rows / mergeRows(tile));
   kernel.launch([blocks, 1, 1], args, {
     stream: currentStream(deviceIndex),
-    pdl: usesDependentLaunch(deviceIndex, undefined),
+    pdl: afterJoin !== true && usesDependentLaunch(deviceIndex, undefined),
   });
 }
