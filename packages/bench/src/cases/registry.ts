@@ -17,12 +17,14 @@ import { prefillCases } from './prefill.ts';
 import { ropeCases } from './rope.ts';
 import { sparseCases } from './sparse.ts';
 import { topKCases } from './topk.ts';
+import { variantBenchCases } from './variant.ts';
 
 export const allCases: readonly BenchCase[] = [
   ...decodeCases,
   ...prefillCases,
   ...cascadeCases,
   ...sparseCases,
+  ...variantBenchCases,
   ...batchDecodeCases,
   ...batchPrefillCases,
   ...planCases,

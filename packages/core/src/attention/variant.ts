@@ -144,7 +144,6 @@ function checkParams({ params, decl }: AttentionVariantDefinition): void {
   if (typeof params !== 'object' || params === null || Array.isArray(params)) {
     throw invalid(`params is ${String(params)}; expected an object of types by name, e.g. { slopes: 'float32[]' }`);
   }
-  // Identifiers that differ in case alone would be one C++ name to no compiler, but two to every reader: they are fine.
   for (const [name, type] of Object.entries(params)) {
     if (!identifier.test(name) || keywords.has(name) || name.includes('__') || name.startsWith('flashinfer')) {
       throw invalid(

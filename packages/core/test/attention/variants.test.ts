@@ -457,6 +457,49 @@ describe('a variant together with other options', () => {
   });
 });
 
+describe('the functions of hooks', () => {
+  const inputs = [
+    -Infinity,
+    -300,
+    -140,
+    -125.5,
+    -20.3,
+    -1,
+    -0.25,
+    0,
+    0.5,
+    1.75,
+    33.3,
+    127.9,
+    200,
+    Infinity,
+    Number.NaN,
+  ];
+  it.each([
+    ['exp2_approx', (x: number) => 2 ** x],
+    ['tanh_precise', Math.tanh],
+    ['reciprocal_approx', (x: number) => 1 / x],
+    ['log2_approx', Math.log2],
+  ])('%s', (name, expected) => {
+    const variant = defineAttentionVariant({
+      name: 'functions',
+      params: { x: 'float32[]', y: 'float32[]' },
+      logitsTransform: `y[kvIdx] = ${name}(x[kvIdx]), logits`,
+    });
+    const x = Float32Array.from(inputs);
+    const y = poisoned([x.length], 'float32');
+    const { q, k, v } = makeInputs({ ...base, numQoHeads: 2, qoLens: [1], kvLens: [x.length] });
+    flashinfer.singlePrefillWithKVCache(q, k, v, { variant, variantParams: { x: onDevice(x), y } });
+    hostValues(y).forEach((value, n) => {
+      const exact = Math.fround(expected(x[n]!));
+      const label = `${name}(${x[n]})`;
+      if (!Number.isFinite(exact)) expect(value, label).toBe(exact);
+      // Subnormal results may be flushed.
+      else expect(Math.abs(value - exact), label).toBeLessThanOrEqual(1e-6 * Math.abs(exact) + 2 ** -23);
+    });
+  });
+});
+
 describe('a variant in batches', () => {
   const indptrs = { qoIndptr: indptr([9, 30]), kvIndptr: indptr([40, 55]) };
   const plan = { ...indptrs, numQoHeads: 4, numKvHeads: 2, qDtype: 'float16', kvDtype: 'float16' } as const;
