@@ -24,6 +24,7 @@ const localMemoryLimit = new Map([
   ['batch_prefill_ragged_f16_hd192x128_causal_t128x64', 256],
   ['batch_prefill_paged_f16_hd192x128_causal_t128x64', 320],
   ['batch_decode_paged_f16_hd128_w4_t16_s2', 16],
+  ['topk_bf16_v8_t1024', 32],
 ]);
 
 /** @typedef {{ registers: number, stackBytes: number, spillBytes: number, sharedBytes: number }} Usage */

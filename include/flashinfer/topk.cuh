@@ -16,7 +16,7 @@ struct TopKConfig {
   static constexpr int kThreads = THREADS;
   static constexpr int kWarps = THREADS / 32;
   /** Accesses in flight a thread, and as many ahead: what 64 registers hold. */
-  static constexpr int kUnroll = VEC == 1 ? 6 : (sizeof(T_) == 2 ? 2 : 3);
+  static constexpr int kUnroll = VEC == 1 ? 4 : (sizeof(T_) == 2 ? 2 : 3);
   static_assert(kUnroll * VEC <= 32, "one bit an element");
 };
 
@@ -319,11 +319,21 @@ __device__ __forceinline__ void sort_descending(uint64_t* values, uint32_t lengt
   __syncthreads();
   for (uint32_t size = 2; size <= length; size *= 2) {
     for (uint32_t stride = size / 2; stride > 0; stride /= 2) {
-#pragma unroll 4
-      for (uint32_t pair = threadIdx.x; pair < length / 2; pair += Config::kThreads) {
-        const uint32_t i = 2 * pair - (pair & (stride - 1)), j = i + stride;
-        const uint64_t a = values[i], b = values[j];
-        if ((a < b) == ((i & size) == 0)) values[i] = b, values[j] = a;
+      constexpr int kBatch = 2;  // pairs loaded before any is stored: the compiler cannot tell that they differ
+      for (uint32_t first = threadIdx.x; first < length / 2; first += kBatch * Config::kThreads) {
+        uint64_t a[kBatch], b[kBatch];
+        uint32_t at[kBatch];
+#pragma unroll
+        for (int n = 0; n < kBatch; ++n) {
+          const uint32_t pair = first + n * Config::kThreads;
+          at[n] = 2 * pair - (pair & (stride - 1));
+          if (pair < length / 2) a[n] = values[at[n]], b[n] = values[at[n] + stride];
+        }
+#pragma unroll
+        for (int n = 0; n < kBatch; ++n) {
+          const bool swaps = (a[n] < b[n]) == ((at[n] & size) == 0);
+          if (first + n * Config::kThreads < length / 2 && swaps) values[at[n]] = b[n], values[at[n] + stride] = a[n];
+        }
       }
       const bool stays_in_warp = stride <= 32 && (stride > 1 || size <= 32);
       if (stays_in_warp) {
@@ -362,9 +372,8 @@ __device__ __forceinline__ void topk(const Params& params) {
   const T* x = static_cast<const T*>(params.x) + row * params.stride;
   const detail::TopKOrder order{params.tie_large != 0};
   const detail::TopKCandidates candidates{dynamic, dynamic + capacity};
-  uint64_t* sorted = params.sort_memory != nullptr
-                         ? static_cast<uint64_t*>(params.sort_memory) + static_cast<int64_t>(row) * params.sort_length
-                         : reinterpret_cast<uint64_t*>(dynamic + 2 * capacity);
+  uint64_t* sort_shared = reinterpret_cast<uint64_t*>(dynamic + 2 * capacity);
+  uint64_t* sort_global = static_cast<uint64_t*>(params.sort_memory) + static_cast<int64_t>(row) * params.sort_length;
 
   // A function object over the candidates: the sample first, then what was kept.
   const auto kept = [&](uint32_t count) {
@@ -459,6 +468,7 @@ __device__ __forceinline__ void topk(const Params& params) {
 
   const auto emit = [&](uint32_t at, uint32_t bits, uint32_t index) {
     if (params.sort_length > 0) {
+      uint64_t* sorted = params.sort_memory != nullptr ? sort_global : sort_shared;
       sorted[at] = static_cast<uint64_t>(detail::topk_key<T>(bits)) << 32 | order.tie(index);
       return;
     }
@@ -489,13 +499,24 @@ __device__ __forceinline__ void topk(const Params& params) {
   }
 
   if (params.sort_length == 0) return;
-  for (uint32_t i = k + threadIdx.x; i < params.sort_length; i += kThreads) sorted[i] = 0;
-  detail::sort_descending<Config>(sorted, params.sort_length);
-  for (uint32_t i = threadIdx.x; i < k; i += kThreads) {
-    const uint32_t index = order.index(static_cast<uint32_t>(sorted[i]));
-    const int64_t out = static_cast<int64_t>(row) * k + i;
-    static_cast<T*>(params.values)[out] = x[index];
-    static_cast<int32_t*>(params.indices)[out] = static_cast<int32_t>(index);
+  const auto finish = [&](uint64_t* sorted) {
+    for (uint32_t i = k + threadIdx.x; i < params.sort_length; i += kThreads) sorted[i] = 0;
+    detail::sort_descending<Config>(sorted, params.sort_length);
+    T* values = static_cast<T*>(params.values) + static_cast<int64_t>(row) * k;
+    int32_t* indices = static_cast<int32_t*>(params.indices) + static_cast<int64_t>(row) * k;
+#pragma unroll 2
+    for (uint32_t i = threadIdx.x; i < k; i += kThreads) {
+      const uint32_t index = order.index(static_cast<uint32_t>(sorted[i]));
+      Vector<T, 1> value = load_once<T, 1>(x + index);
+      store<T, 1>(values + i, value);
+      indices[i] = static_cast<int32_t>(index);
+    }
+  };
+  // Apart, so that the usual case is compiled for shared memory.
+  if (params.sort_memory != nullptr) {
+    finish(sort_global);
+  } else {
+    finish(sort_shared);
   }
 }
 

@@ -27,6 +27,6 @@ it.each([h200, turing])('plans what the device holds: %j', (limits) => {
 });
 
 it('splits few rows among the multiprocessors, and many not at all', () => {
-  expect(planTopK(128_256, 2048, 1, false, h200).splits).toBeGreaterThanOrEqual(32);
+  expect(planTopK(128_256, 2048, 1, false, h200).splits).toBe(16);
   expect(planTopK(128_256, 2048, 512, false, h200).splits).toBe(1);
 });
