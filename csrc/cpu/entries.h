@@ -25,6 +25,7 @@ void RegisterMerge(FunctionTable& table);
 void RegisterNorm(FunctionTable& table);
 void RegisterPackBits(FunctionTable& table);
 void RegisterPage(FunctionTable& table);
+void RegisterQuantizeFp8(FunctionTable& table);
 void RegisterRope(FunctionTable& table);
 void RegisterTopK(FunctionTable& table);
 

@@ -17,6 +17,7 @@ Napi::Object RegisterCpu(Napi::Env env) {
   cpu::RegisterNorm(table);
   cpu::RegisterPackBits(table);
   cpu::RegisterPage(table);
+  cpu::RegisterQuantizeFp8(table);
   cpu::RegisterRope(table);
   cpu::RegisterTopK(table);
   return Napi::Object(env, table.value());

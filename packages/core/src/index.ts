@@ -64,7 +64,18 @@ export type { AppendIndices } from './page/appendTable.ts';
 export { type BatchIndicesPositionsOptions, getBatchIndicesPositions } from './page/getBatchIndicesPositions.ts';
 export { getSeqLens } from './page/getSeqLens.ts';
 export type { PageIndices } from './page/indexArrays.ts';
+export { type DequantizeFp8Options, dequantizeFp8 } from './quantization/dequantizeFp8.ts';
 export { type PackbitsOptions, packbits, segmentPackbits } from './quantization/packbits.ts';
+export {
+  type Fp8DType,
+  type QuantizeFp8Options,
+  type QuantizeFp8PerBlockOptions,
+  type QuantizeFp8PerTensorOptions,
+  quantizeFp8PerBlock,
+  quantizeFp8PerTensor,
+  quantizeFp8PerToken,
+  type ScaleMajorMode,
+} from './quantization/quantizeFp8.ts';
 export { applyLlama31Rope, applyLlama31RopeInplace, applyRope, applyRopeInplace } from './rope/applyRope.ts';
 export {
   applyLlama31RopePosIds,

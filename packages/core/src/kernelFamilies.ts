@@ -7,6 +7,7 @@ import type { AotRequest } from './jit/aotRequest.ts';
 import type { KernelSpec } from './jit/spec.ts';
 import { normModelSpecs, normSpecs } from './norm/normKernel.ts';
 import { pageModelSpecs, pageSpecs } from './page/pageKernel.ts';
+import { fp8Specs } from './quantization/fp8Kernel.ts';
 import { packBitsSpecs } from './quantization/packBitsKernel.ts';
 import { ropeModelSpecs, ropeSpecs } from './rope/ropeKernel.ts';
 import { elementwiseSpecs } from './tensor/elementwise.ts';
@@ -27,6 +28,7 @@ export const kernelFamilies: readonly KernelFamily[] = [
   { samples: activationSpecs, forModels: activationModelSpecs },
   { samples: packBitsSpecs },
   { samples: pageSpecs, forModels: pageModelSpecs },
+  { samples: fp8Specs },
   { samples: ropeSpecs, forModels: ropeModelSpecs },
   { samples: topKSpecs },
 ];

@@ -8,6 +8,7 @@ import { cascadeCases } from './cascade.ts';
 import { compileCases } from './compile.ts';
 import { decodeCases } from './decode.ts';
 import { elementwiseCases } from './elementwise.ts';
+import { fp8Cases } from './fp8.ts';
 import { importCases } from './import.ts';
 import { launchCases } from './launch.ts';
 import { normCases } from './norm.ts';
@@ -32,6 +33,7 @@ export const allCases: readonly BenchCase[] = [
   ...normCases,
   ...activationCases,
   ...packbitsCases,
+  ...fp8Cases,
   ...ropeCases,
   ...topKCases,
   ...appendCases,

@@ -89,6 +89,9 @@ export interface NativeCpu {
   actAndMul(args: CpuActivationArgs): void;
   rope(args: CpuRopeArgs): void;
   topk(args: CpuTopKArgs): void;
+  /** Writes the scales too unless they are `given`. */
+  quantizeFp8(args: CpuFp8Args & { given: boolean }): void;
+  dequantizeFp8(args: CpuFp8Args): void;
   appendPagedKv(args: CpuAppendArgs): void;
   /**
    * Tokens appendIndptr[r] up to appendIndptr[r + 1] are the last of request r's seqLens[r]: writes request and position
@@ -180,6 +183,26 @@ export interface CpuRopeArgs {
   theta: number;
   smoothA: number;
   smoothB: number;
+}
+
+/**
+ * Rows `[rows, length]` of floats to fp8 or back, strides in elements; a float32 scale a tile of tileRows by tileLength, of
+ * tile (r, c) at r * scaleStrideR + c * scaleStrideC.
+ */
+export interface CpuFp8Args {
+  dtype: number;
+  outDtype: number;
+  x: Ptr;
+  xStride: number;
+  out: Ptr;
+  outStride: number;
+  rows: number;
+  length: number;
+  tileRows: number;
+  tileLength: number;
+  scale: Ptr;
+  scaleStrideR: number;
+  scaleStrideC: number;
 }
 
 /**
