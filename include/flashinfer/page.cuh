@@ -7,11 +7,12 @@
 
 namespace flashinfer {
 
-/** BYTES: of an access; elements are only moved. ROWS: tokens a thread moves its part of. */
-template <int BYTES, int ROWS>
+/** BYTES: of an access; elements are only moved. ROWS: tokens a thread moves its part of. STREAM: by store_once. */
+template <int BYTES, int ROWS, bool STREAM>
 struct AppendConfig {
   static constexpr int kBytes = BYTES;
   static constexpr int kRows = ROWS;
+  static constexpr bool kStream = STREAM;
   /** Most tokens that the threads of a block share at a time. */
   static constexpr int kMaxSlots = 32;
 };
@@ -87,7 +88,13 @@ __device__ __forceinline__ void append_paged_kv(const Params& params) {
     const uint32_t local = r * slots + slot;
     if (!active || base + local >= rows) continue;
     const detail::PageEntry at = entries[local];
-    if (at.page >= 0) store<uint8_t, kBytes>(to + at.page * stride_page + at.entry * stride_entry, data[r]);
+    if (at.page < 0) continue;
+    uint8_t* place = to + at.page * stride_page + at.entry * stride_entry;
+    if constexpr (Config::kStream) {
+      store_once<uint8_t, kBytes>(place, data[r]);
+    } else {
+      store<uint8_t, kBytes>(place, data[r]);
+    }
   }
 }
 

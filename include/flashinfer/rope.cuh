@@ -27,9 +27,11 @@ enum class RopeAngles {
 
 /**
  * T: element type; Index: int32_t or int64_t of positions. VEC: elements an access, and pairs a thread rotates in a
- * head; HEADS: heads a thread. INTERLEAVE pairs elements 2d and 2d + 1, otherwise d and d + rotary_dim / 2.
+ * head; HEADS: heads a thread. INTERLEAVE pairs elements 2d and 2d + 1, otherwise d and d + rotary_dim / 2. STREAM:
+ * writes by store_once.
  */
-template <class T_, class Index_, int VEC, int HEADS, bool INTERLEAVE, RopePositions POSITIONS, RopeAngles ANGLES>
+template <class T_, class Index_, int VEC, int HEADS, bool INTERLEAVE, RopePositions POSITIONS, RopeAngles ANGLES,
+          bool STREAM>
 struct RopeConfig {
   using T = T_;
   using Index = Index_;
@@ -38,6 +40,7 @@ struct RopeConfig {
   static constexpr bool kInterleave = INTERLEAVE;
   static constexpr RopePositions kPositions = POSITIONS;
   static constexpr RopeAngles kAngles = ANGLES;
+  static constexpr bool kStream = STREAM;
   /** Largest rotary dimension / 2. */
   static constexpr int kMaxPairs = 512;
 };
@@ -92,6 +95,15 @@ __device__ __forceinline__ RopeHead<T> rope_head(const Params& params, uint32_t 
   head -= params.q_heads;
   return {static_cast<const T*>(params.k) + token * params.k_stride_n + head * params.k_stride_h,
           static_cast<T*>(params.k_out) + token * params.k_out_stride_n + head * params.k_out_stride_h};
+}
+
+template <class Config>
+__device__ __forceinline__ void rope_store(typename Config::T* to, const Vector<typename Config::T, Config::kVec>& v) {
+  if constexpr (Config::kStream) {
+    store_once<typename Config::T, Config::kVec>(to, v);
+  } else {
+    store<typename Config::T, Config::kVec>(to, v);
+  }
 }
 
 }  // namespace detail
@@ -158,11 +170,11 @@ __device__ __forceinline__ void rope(const Params& params) {
         y[a / kVec][a % kVec] = x_a * c[i] - x_b * s[i];
         y[b / kVec][b % kVec] = x_b * c[i] + x_a * s[i];
       }
-      store<T, kVec>(at.to + first, pack<T, kVec>(y[0]));
-      store<T, kVec>(at.to + second, pack<T, kVec>(y[1]));
+      detail::rope_store<Config>(at.to + first, pack<T, kVec>(y[0]));
+      detail::rope_store<Config>(at.to + second, pack<T, kVec>(y[1]));
       for (int t = column; t < params.tail; t += columns) {
         const int offset = params.rotary_dim + t * kVec;
-        store<T, kVec>(at.to + offset, load_once<T, kVec>(at.from + offset));
+        detail::rope_store<Config>(at.to + offset, load_once<T, kVec>(at.from + offset));
       }
     }
   }

@@ -88,6 +88,26 @@ __device__ __forceinline__ void store(T* address, const Vector<T, N>& v) {
   }
 }
 
+/** As store, of data that nothing reads before much else was written: first to leave the L2 cache. */
+template <class T, int N>
+__device__ __forceinline__ void store_once(T* address, const Vector<T, N>& v) {
+  using V = Vector<T, N>;
+  if constexpr (V::kBytes < 4) {
+    store<T, N>(address, v);
+  } else if constexpr (V::kBytes == 4) {
+    asm volatile("st.global.cs.u32 [%0], %1;\n" ::"l"(address), "r"(v.words[0]) : "memory");
+  } else if constexpr (V::kBytes == 8) {
+    asm volatile("st.global.cs.v2.u32 [%0], {%1, %2};\n" ::"l"(address), "r"(v.words[0]), "r"(v.words[1]) : "memory");
+  } else {
+#pragma unroll
+    for (int i = 0; i < V::kWords; i += 4) {
+      asm volatile("st.global.cs.v4.u32 [%0], {%1, %2, %3, %4};\n" ::"l"(reinterpret_cast<uint32_t*>(address) + i),
+                   "r"(v.words[i]), "r"(v.words[i + 1]), "r"(v.words[i + 2]), "r"(v.words[i + 3])
+                   : "memory");
+    }
+  }
+}
+
 /** Exact. T is a 16-bit type or float. */
 template <class T, int N>
 __device__ __forceinline__ void unpack(const Vector<T, N>& v, float (&x)[N]) {

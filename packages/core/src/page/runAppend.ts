@@ -4,6 +4,7 @@ import { getKernel } from '../jit/kernel.ts';
 import { native } from '../native/load.ts';
 import { usesDependentLaunch } from '../runtime/dependentLaunch.ts';
 import { deviceProperties } from '../runtime/device.ts';
+import { outgrowsL2 } from '../runtime/l2Cache.ts';
 import { currentStream } from '../runtime/stream.ts';
 import { dtypes } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
@@ -118,7 +119,8 @@ function runOnCuda({ k, v, rows, heads, cache, enablePdl }: AppendCall, indices:
     batch_size: kvIndptr.size - 1,
     num_indices: kvIndices.size,
   };
-  const kernel = getKernel(appendSpec(vec * bytes, tile.rows), deviceIndex);
+  const stream = outgrowsL2(rows * items * vec * bytes, deviceIndex);
+  const kernel = getKernel(appendSpec(vec * bytes, tile.rows, stream), deviceIndex);
   const pdl = usesDependentLaunch(deviceIndex, enablePdl);
   kernel.launch([tile.blocks, tile.blocksPerToken, 1], args, { stream: currentStream(deviceIndex), pdl });
 }

@@ -5,6 +5,7 @@ import { residentBlocks } from '../jit/residentBlocks.ts';
 import { native } from '../native/load.ts';
 import { usesDependentLaunch } from '../runtime/dependentLaunch.ts';
 import { deviceProperties } from '../runtime/device.ts';
+import { outgrowsL2 } from '../runtime/l2Cache.ts';
 import { currentStream } from '../runtime/stream.ts';
 import { dtypes } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
@@ -111,6 +112,7 @@ function runOnCuda({ q, k, headDim, rotaryDim, interleave, positions, angles, en
     interleave,
     positions: positions.indptr === undefined ? 'posIds' : 'indptr',
     angles: cache === undefined ? 'frequency' : 'cache',
+    stream: outgrowsL2(q.out.byteLength + k.out.byteLength, deviceIndex),
   };
   const kernel = getKernel(ropeSpec(options, tile), deviceIndex);
   const needed = Math.ceil(tokens / tile.tokensPerBlock);

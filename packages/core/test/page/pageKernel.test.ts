@@ -15,10 +15,10 @@ describe('chooseAppendTile', () => {
     ] as const) {
       const { rows, slots, blocks, blocksPerToken } = chooseAppendTile(tokens, items, 132);
       expect(blocks * slots * rows).toBeGreaterThanOrEqual(tokens);
-      expect(blocksPerToken * 256).toBeGreaterThanOrEqual(items);
+      expect(blocksPerToken * 128).toBeGreaterThanOrEqual(items);
       // A thread a token looks up where it goes.
-      expect(slots * rows).toBeLessThanOrEqual(256);
-      expect(slots === 1 || slots * items <= 256).toBe(true);
+      expect(slots * rows).toBeLessThanOrEqual(128);
+      expect(slots === 1 || slots * items <= 128).toBe(true);
       expect(blocksPerToken === 1 || slots === 1).toBe(true);
     }
   });
@@ -28,6 +28,6 @@ describe('page specs', () => {
   it('are one valid object an instantiation', () => {
     for (const spec of pageSpecs()) checkSpec(spec);
     expect(new Set(pageSpecs().map(({ name }) => name)).size).toBe(pageSpecs().length);
-    expect(appendSpec(16, 4)).toBe(appendSpec(16, 4));
+    expect(appendSpec(16, 2, true)).toBe(appendSpec(16, 2, true));
   });
 });

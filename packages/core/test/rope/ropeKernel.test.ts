@@ -40,8 +40,9 @@ describe('ropeSpec', () => {
       interleave: true,
       positions: 'posIds',
       angles: 'cache',
+      stream: true,
     } as const;
     expect(ropeSpec(options, { vec: 8, heads: 4 })).toBe(ropeSpec({ ...options }, { vec: 8, heads: 4 }));
-    expect(ropeSpec(options, { vec: 8, heads: 4 }).name).toBe('rope_bf16_pos_ids_i64_cache_interleave_v8h4');
+    expect(ropeSpec(options, { vec: 8, heads: 4 }).name).toBe('rope_bf16_pos_ids_i64_cache_interleave_v8h4_stream');
   });
 });
