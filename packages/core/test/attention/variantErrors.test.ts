@@ -2,7 +2,7 @@
 // Definitions and values that are refused before anything is compiled.
 import { describe, expect, it } from 'vitest';
 import * as flashinfer from '../../src/index.ts';
-import { testDevice } from '../device.ts';
+import { onCuda, testDevice } from '../device.ts';
 import { expectThrows } from '../thrownBy.ts';
 
 const { defineAttentionVariant } = flashinfer;
@@ -98,6 +98,11 @@ describe('a call with a variant refuses', () => {
     const freed = make([3], 'float32');
     freed.dispose();
     expectThrows(run(freed), 'ERR_FLASHINFER_DISPOSED', 'variantParams.bias');
+  });
+
+  it.runIf(onCuda)('a tensor of another device', () => {
+    const bias = flashinfer.zeros([3], { dtype: 'float32', device: 'cpu' });
+    expectThrows(decode({ ...good, bias }), 'ERR_FLASHINFER_DEVICE_MISMATCH', 'variantParams.bias', 'cpu', testDevice);
   });
 
   it('built-in changes of the logits beside it', () => {
