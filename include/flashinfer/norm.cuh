@@ -13,9 +13,11 @@ enum class NormKind { kRms, kLayer };
 /**
  * T, Weight, Out: element types of x (and residual), of weight and bias, and of out; an fp8 Out is scaled and saturated.
  * VEC: elements an access; VECS: accesses a thread. LANES: threads a row, a power of two up to 32 or the whole block.
- * ROWS: rows a block at a time. ADD: residual += x first, and the sum is normalised, before it is rounded.
+ * ROWS: rows a block at a time. ADD: residual += x first, and the sum is normalised, before it is rounded. FULL: rows are
+ * exactly VEC * VECS * LANES long.
  */
-template <class T_, class Weight_, class Out_, int VEC, int VECS, int LANES, int ROWS, NormKind KIND, bool ADD>
+template <class T_, class Weight_, class Out_, int VEC, int VECS, int LANES, int ROWS, NormKind KIND, bool ADD,
+          bool FULL>
 struct NormConfig {
   using T = T_;
   using Weight = Weight_;
@@ -27,6 +29,7 @@ struct NormConfig {
   static constexpr int kThreads = LANES * ROWS;
   static constexpr bool kLayer = KIND == NormKind::kLayer;
   static constexpr bool kAdd = ADD;
+  static constexpr bool kFull = FULL;
   static constexpr bool kQuantize = sizeof(Out_) == 1;
   /** Weights kept from row to row, where registers allow; read with x, they cost a short call no second round trip. */
   static constexpr bool kKeepWeights =
@@ -106,12 +109,6 @@ __device__ __forceinline__ void norm(const Params& params) {
 
   wait_for_previous_grid();
   launch_next_grid();
-  if constexpr (Config::kKeepWeights) {
-#pragma unroll
-    for (int i = 0; i < kVecs; ++i) {
-      if (lane + i * kLanes < vectors) weights.load(params, i, lane + i * kLanes);
-    }
-  }
   float rcp_scale = 1.0f;
   if constexpr (Config::kQuantize) {
     rcp_scale = 1.0f / (params.scale != nullptr ? *static_cast<const float*>(params.scale) : params.scale_value);
@@ -120,8 +117,11 @@ __device__ __forceinline__ void norm(const Params& params) {
   // All threads of the block make the same number of rounds: they meet in the sums.
   for (uint32_t first = blockIdx.x * Config::kRows; first < rows; first += gridDim.x * Config::kRows) {
     const uint32_t row = first + threadIdx.x / kLanes;
-    const uint32_t token = row / heads, head = row - token * heads;
-    const int columns = row < rows ? vectors : 0;
+    // A division takes as long as an access to L2, and stands before all of them.
+    const uint32_t token = heads == 1 ? row : row / heads, head = row - token * heads;
+    // What compares to true at compile time costs nothing: the loads of a full row follow one another.
+    const bool has_row = Config::kRows == 1 || row < rows;
+    const auto holds = [&](int column) { return (Config::kFull || column < vectors) && has_row; };
     const T* x = static_cast<const T*>(params.x) + token * params.x_stride_n + head * params.x_stride_h;
     Out* out = static_cast<Out*>(params.out) + token * params.out_stride_n + head * params.out_stride_h;
 
@@ -133,14 +133,14 @@ __device__ __forceinline__ void norm(const Params& params) {
 #pragma unroll
       for (int i = 0; i < kVecs; ++i) {
         const int column = lane + i * kLanes;
-        if (column >= columns) continue;
+        if (!holds(column)) continue;
         loaded[i] = load_once<T, kVec>(x + column * kVec);
         added[i] = load_once<T, kVec>(residual + column * kVec);
       }
 #pragma unroll
       for (int i = 0; i < kVecs; ++i) {
         const int column = lane + i * kLanes;
-        if (column >= columns) continue;
+        if (!holds(column)) continue;
         float addend[kVec];
         unpack<T, kVec>(loaded[i], share.sums[i]);
         unpack<T, kVec>(added[i], addend);
@@ -152,7 +152,16 @@ __device__ __forceinline__ void norm(const Params& params) {
 #pragma unroll
       for (int i = 0; i < kVecs; ++i) {
         const int column = lane + i * kLanes;
-        if (column < columns) share.packed[i] = load_once<T, kVec>(x + column * kVec);
+        if (holds(column)) share.packed[i] = load_once<T, kVec>(x + column * kVec);
+      }
+    }
+    if constexpr (Config::kKeepWeights) {
+      // Behind the first row, which comes from farther away.
+      if (first == blockIdx.x * Config::kRows) {
+#pragma unroll
+        for (int i = 0; i < kVecs; ++i) {
+          if (Config::kFull || lane + i * kLanes < vectors) weights.load(params, i, lane + i * kLanes);
+        }
       }
     }
 
@@ -161,7 +170,7 @@ __device__ __forceinline__ void norm(const Params& params) {
       float sum = 0.0f;
 #pragma unroll
       for (int i = 0; i < kVecs; ++i) {
-        if (lane + i * kLanes >= columns) continue;
+        if (!holds(lane + i * kLanes)) continue;
         float values[kVec];
         share.get(i, values);
 #pragma unroll
@@ -172,7 +181,7 @@ __device__ __forceinline__ void norm(const Params& params) {
     float squares = 0.0f;
 #pragma unroll
     for (int i = 0; i < kVecs; ++i) {
-      if (lane + i * kLanes >= columns) continue;
+      if (!holds(lane + i * kLanes)) continue;
       float values[kVec];
       share.get(i, values);
 #pragma unroll
@@ -183,7 +192,7 @@ __device__ __forceinline__ void norm(const Params& params) {
 #pragma unroll
     for (int i = 0; i < kVecs; ++i) {
       const int column = lane + i * kLanes;
-      if (column >= columns) continue;
+      if (!holds(column)) continue;
       const int kept = Config::kKeepWeights ? i : 0;
       if constexpr (!Config::kKeepWeights) weights.load(params, 0, column);
       float values[kVec], weight[kVec];

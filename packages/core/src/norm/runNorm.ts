@@ -9,7 +9,7 @@ import { currentStream } from '../runtime/stream.ts';
 import { dtypes } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { vectorWidth } from '../tensor/vectorWidth.ts';
-import { chooseNormTile, type NormKernelOptions, normSpec } from './normKernel.ts';
+import { chooseNormTile, type NormKernelOptions, normBlocks, normSpec } from './normKernel.ts';
 
 /** All tensors `[numTokens, length]` or `[numTokens, numHeads, length]`, weight and bias `[length]`. */
 export interface NormCall {
@@ -76,7 +76,7 @@ function runOnCuda({ kind, x, residual, weight, bias, out, scale, eps, weightOff
   const add = residual !== undefined;
   const spec = normSpec({ kind, add, dtype: x.dtype, weightDtype: weight.dtype, outDtype: out.dtype }, tile);
   const kernel = getKernel(spec, deviceIndex);
-  const blocks = Math.min(Math.ceil(rows / tile.rows), residentBlocks(kernel, deviceIndex));
+  const blocks = normBlocks(tile, rows, () => residentBlocks(kernel, deviceIndex));
   const args = {
     out: out.ptr,
     x: x.ptr,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, it } from 'vitest';
 import { checkSpec } from '../../src/jit/spec.ts';
-import { chooseNormTile, maxRowLength, normSpec, normSpecs } from '../../src/norm/normKernel.ts';
+import { chooseNormTile, maxRowLength, normBlocks, normSpec, normSpecs } from '../../src/norm/normKernel.ts';
 
 describe('chooseNormTile', () => {
   it.each([
@@ -24,7 +24,13 @@ describe('chooseNormTile', () => {
     [32768, 4, 8192, [8, 1024, 1]],
     [32767, 1, 1, [32, 1024, 1]],
   ])('length %i in vectors of %i, %i rows', (length, vec, numRows, [vecs, lanes, rows]) => {
-    expect(chooseNormTile(length, vec, numRows, 132)).toEqual({ vec, vecs, lanes, rows });
+    expect(chooseNormTile(length, vec, numRows, 132)).toEqual({
+      vec,
+      vecs,
+      lanes,
+      rows,
+      full: vec * vecs! * lanes! === length,
+    });
   });
 
   it('covers every length with whole warps and at most 32 elements a thread', () => {
@@ -42,6 +48,12 @@ describe('chooseNormTile', () => {
   });
 });
 
+it('gives each long row a block, and lets blocks of short rows stay', () => {
+  expect(normBlocks(chooseNormTile(8192, 8, 8192, 132), 8192, () => 396)).toBe(8192);
+  expect(normBlocks(chooseNormTile(128, 8, 100_000, 132), 100_000, () => 1584)).toBe(1584);
+  expect(normBlocks(chooseNormTile(128, 8, 32, 132), 32, () => 1584)).toBe(16);
+});
+
 describe('normSpec', () => {
   it('is one valid object an instantiation', () => {
     const specs = normSpecs();
@@ -56,9 +68,9 @@ describe('normSpec', () => {
     } as const;
     const tile = chooseNormTile(8192, 8, 8192, 132);
     expect(normSpec(options, tile)).toBe(normSpec({ ...options }, { ...tile }));
-    expect(normSpec(options, tile).name).toBe('fused_add_rmsnorm_bf16_v8x4_256x1');
+    expect(normSpec(options, tile).name).toBe('fused_add_rmsnorm_bf16_v8x4_256x1_full');
     expect(normSpec({ ...options, add: false, outDtype: 'float8_e5m2' }, tile).name).toBe(
-      'rmsnorm_bf16_to_e5m2_v8x4_256x1',
+      'rmsnorm_bf16_to_e5m2_v8x4_256x1_full',
     );
   });
 });
