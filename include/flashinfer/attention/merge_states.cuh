@@ -59,15 +59,20 @@ struct RowStates {
     return shifts == nullptr ? own : fmaf(slope, static_cast<float>(shifts[i * shift_stride]), own);
   }
 
-  /** An empty state's values count as 0, whatever they are. */
-  __device__ __forceinline__ void load(int i, int column, float (&x)[Config::kVec]) const {
+  using Values = Vector<T, Config::kVec>;
+  __device__ __forceinline__ Values load(int i, int column) const {
     const T* row = v;
     if constexpr (Config::kPair) {
       if (i != 0) row = v_b;
     } else {
       row += i * v_stride;
     }
-    unpack<T, Config::kVec>(load_once<T, Config::kVec>(row + column * Config::kVec), x);
+    return load_once<T, Config::kVec>(row + column * Config::kVec);
+  }
+
+  /** An empty state's values count as 0, whatever they are. */
+  __device__ __forceinline__ void read(int i, const Values& loaded, float (&x)[Config::kVec]) const {
+    unpack<T, Config::kVec>(loaded, x);
     if (lse(i) == negative_infinity()) {
 #pragma unroll
       for (int e = 0; e < Config::kVec; ++e) x[e] = 0.0f;
@@ -111,10 +116,22 @@ __device__ __forceinline__ void merge_state_rows(const Params& params) {
   for (int first = 0; first < columns; first += kLanes) {
     const int column = first + lane;
     const bool loads = column < columns;
+    const int place = loads ? column : 0;
     float x[kVec];
-    const auto load = [&](int i, float (&values)[kVec]) { states.load(i, loads ? column : 0, values); };
+    const auto load = [&](int i, float (&values)[kVec]) { states.read(i, states.load(i, place), values); };
     if constexpr (kGroups == 1) {
-      merged = merge_states<kVec>(num_states, [&](int i) { return states.lse(i); }, load, x);
+      // The first two start before their weights are known: most calls have no more.
+      typename detail::RowStates<Config, Params>::Values head[2] = {};
+      if (num_states > 0) head[0] = states.load(0, place);
+      if (num_states > 1) head[1] = states.load(1, place);
+      merged = merge_states<kVec>(
+          num_states, [&](int i) { return states.lse(i); },
+          [&](int i, float (&values)[kVec]) {
+            if (i == 0) return states.read(0, head[0], values);
+            if (i == 1) return states.read(1, head[1], values);
+            load(i, values);
+          },
+          x);
     } else {
       const int count = (num_states - group + kGroups - 1) / kGroups;
       const float part = merge_states<kVec>(

@@ -11,6 +11,7 @@ import { elementwiseCases } from './elementwise.ts';
 import { fp8Cases } from './fp8.ts';
 import { importCases } from './import.ts';
 import { launchCases } from './launch.ts';
+import { mergeCases } from './merge.ts';
 import { normCases } from './norm.ts';
 import { packbitsCases } from './packbits.ts';
 import { planCases } from './plan.ts';
@@ -24,6 +25,7 @@ export const allCases: readonly BenchCase[] = [
   ...decodeCases,
   ...prefillCases,
   ...cascadeCases,
+  ...mergeCases,
   ...sparseCases,
   ...variantBenchCases,
   ...batchDecodeCases,

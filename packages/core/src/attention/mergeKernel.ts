@@ -101,3 +101,14 @@ export function mergeStatesSpecs(): KernelSpec[] {
     mergeStatesSpec(false, 'float16', chooseMergeTile(33, 1, 32, 100, 132)),
   ];
 }
+
+/** Of heads whose rows are aligned: pairs, few states (levels of a cascade) and many. */
+export function mergeModelSpecs(dtype: DType, headDim: number): KernelSpec[] {
+  const vec = 16 / dtypes[dtype].bytes;
+  const tile = chooseMergeTile(headDim, vec, Number.MAX_SAFE_INTEGER, 2, 1);
+  return [
+    mergeStatesSpec(true, dtype, tile),
+    mergeStatesSpec(false, dtype, tile),
+    mergeStatesSpec(false, dtype, { ...tile, groups: threads / tile.lanes }),
+  ];
+}

@@ -6,6 +6,7 @@ import { batchDecodeSpec, batchMergeSpec, batchPrefillSpec } from './batchKernel
 import { chooseDecodeTile, decodeSpec } from './decodeKernel.ts';
 import type { DeviceLimits } from './deviceLimits.ts';
 import { type KernelOptions, optionsName } from './kernelName.ts';
+import { mergeModelSpecs } from './mergeKernel.ts';
 import { choosePrefillTile, mergeSpec, prefillSpec } from './prefillKernel.ts';
 
 /** Packed rows of a short and of a long prefill: the two sides of every choice of a tile. */
@@ -20,6 +21,7 @@ export function attentionModelSpecs({ models, dtypes, sharedPerBlock }: AotReque
   return distinct.flatMap((options) => [
     ...pagedSpecs(options, limits),
     ...(options.kvDtype === options.qDtype ? contiguousSpecs(options, limits) : []),
+    ...mergeModelSpecs(options.qDtype, options.headDim),
   ]);
 }
 
