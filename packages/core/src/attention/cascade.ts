@@ -3,11 +3,10 @@
 import { Checker } from '../check/checker.ts';
 import { DisposedError, type FlashInferError, InvalidArgumentError, UnsupportedError } from '../errors.ts';
 import type { KernelSpec } from '../jit/spec.ts';
-import { native } from '../native/load.ts';
 import { type RopeFrequencies, runRope } from '../rope/runRope.ts';
 import { type Device, defaultDevice, deviceIndex, parseDevice } from '../runtime/device.ts';
 import { disposeSymbol } from '../runtime/disposeSymbol.ts';
-import { currentStream, currentStreamObject, Stream, setStream } from '../runtime/stream.ts';
+import { currentStreamObject, Stream, setStream } from '../runtime/stream.ts';
 import { empty } from '../tensor/create.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { alibiSlopes } from './alibi.ts';
@@ -15,6 +14,7 @@ import type { BatchRunOptions, PagedKVCache } from './batchOptions.ts';
 import { CascadeLevel, planNames, type ReadLevel } from './cascadeLevel.ts';
 import type { CascadePlanOptions, CascadeRunOptions, CascadeWrapperOptions } from './cascadeOptions.ts';
 import { alibiShifts, type LevelPositions, levelPositions, rotations, windowBits } from './cascadePositions.ts';
+import { CascadeStates, writeWords } from './cascadeStates.ts';
 import { positiveInteger } from './hostArray.ts';
 import { readRunNumbers, runOptionNames, unknownOption } from './options.ts';
 import { headDimVoOf } from './request.ts';
@@ -27,18 +27,6 @@ const lists = ['qoIndptrArr', 'pagedKvIndptrArr', 'pagedKvIndicesArr', 'pagedKvL
 const runNames: ReadonlySet<string> = new Set(
   [...runOptionNames].filter((option) => option !== 'sinks' && option !== 'variantParams'),
 );
-
-/** What the levels leave for the merge: their outputs and log-sum-exps, and the planned part of them. */
-interface States {
-  /** `[capacity, numLevels, ...]` with the levels apart, so that each writes a contiguous part. */
-  readonly v: Tensor;
-  readonly s: Tensor;
-  readonly capacity: number;
-  /** The planned rows of each level, made once a plan. */
-  readonly parts: { readonly out: Tensor; readonly lse: Tensor }[];
-  /** int32 `[numLevels, capacity]`: what RoPE or ALiBi are off by. */
-  readonly shifts: Tensor;
-}
 
 /** What a plan of several levels has to make good. */
 interface Positions {
@@ -57,9 +45,10 @@ const none: Positions = { window: false, rope: false, alibi: false, any: false }
  * @throws {InvalidArgumentError} from plan and run on wrong page tables, shapes, dtypes, devices, strides or options
  * @throws {UnsupportedError} from plan with several levels and ALiBi under a soft cap, or RoPE in graph mode
  * @remarks Levels of up to 16 query heads a key head run the decode kernel, others the prefill kernel, with keys cut into
- *   as many pieces as fill the GPU. Levels after the first run beside it on a stream of the wrapper's. Merged states are in q's dtype. Windows and position encodings count through the keys
- *   of all levels, in their order: a window becomes a mask at the levels before the last, and RoPE turns q once more for
- *   each of them, so rotate q and the keys before where you can.
+ *   as many pieces as fill the GPU. Levels after the first run beside it, on a stream of the wrapper's; a wrapper runs on
+ *   one stream at a time. Merged states are in q's dtype. Windows and position encodings count through the keys of all
+ *   levels, in their order: a window becomes a mask at the levels before the last, and RoPE turns q once more for each of
+ *   them, so rotate q and the keys before where you can.
  * @see FlashInfer `MultiLevelCascadeAttentionWrapper`; arXiv:2501.01005
  * @example
  * ```ts
@@ -84,10 +73,11 @@ export class MultiLevelCascadeAttentionWrapper {
   readonly isCudaGraphEnabled: boolean;
   private readonly levels: readonly CascadeLevel[];
   private readonly maxNumTokens: number | undefined;
-  private states: States | undefined;
+  private states: CascadeStates | undefined;
   /** In graph mode the planned number of rows, which the captured merge reads. */
   private count: Tensor | undefined;
   private numTokens = 0;
+  private headDimQk = 0;
   /** For levels beside the first. Not with the caller's workspace, which all of them use. */
   private side: Stream | undefined;
   private readonly sharesWorkspace: boolean;
@@ -119,7 +109,8 @@ export class MultiLevelCascadeAttentionWrapper {
   /** Gives the plans and states back, in stream order. Idempotent. */
   dispose(): void {
     for (const level of this.levels) level.dispose();
-    this.releaseStates();
+    this.states?.dispose();
+    this.states = undefined;
     this.side?.dispose();
     this.side = undefined;
     this.count?.dispose();
@@ -224,7 +215,7 @@ export class MultiLevelCascadeAttentionWrapper {
   }
 
   /** The first level on the current stream and the others beside it: few shared keys leave most of the GPU idle. */
-  private runLevels(q: Tensor, pagedKVCache: PagedKVCache, states: States, options: CascadeRunOptions): void {
+  private runLevels(q: Tensor, pagedKVCache: PagedKVCache, states: CascadeStates, options: CascadeRunOptions): void {
     const { side } = this;
     if (side === undefined) {
       for (let level = 0; level < this.numLevels; ++level) this.runLevel(level, q, pagedKVCache, states, options);
@@ -246,7 +237,7 @@ export class MultiLevelCascadeAttentionWrapper {
     level: number,
     q: Tensor,
     pagedKVCache: PagedKVCache,
-    states: States,
+    states: CascadeStates,
     options: CascadeRunOptions,
   ): void {
     const levelOptions = this.levelOptions(level, states, options);
@@ -259,7 +250,7 @@ export class MultiLevelCascadeAttentionWrapper {
   }
 
   /** The level's kernel rotates q by what it takes for its position: here by the rest. */
-  private rotate(q: Tensor, level: number, { shifts }: States, angles: RopeFrequencies): Tensor {
+  private rotate(q: Tensor, level: number, { shifts }: CascadeStates, angles: RopeFrequencies): Tensor {
     const [numTokens, heads, headDim] = q.shape as [number, number, number];
     using ofLevel = shifts.select(0, level);
     using values = ofLevel.slice(0, 0, numTokens);
@@ -278,7 +269,7 @@ export class MultiLevelCascadeAttentionWrapper {
     return out;
   }
 
-  private requireStates(): States {
+  private requireStates(): CascadeStates {
     if (this.disposed) throw new DisposedError(`${name}.run: the wrapper was disposed; make a new one`);
     if (this.states !== undefined && this.isPlanned) return this.states;
     throw new InvalidArgumentError(
@@ -289,21 +280,22 @@ export class MultiLevelCascadeAttentionWrapper {
 
   private levelOptions(
     level: number,
-    { parts }: States,
+    states: CascadeStates,
     { qScale, kScale, vScale }: CascadeRunOptions,
   ): BatchRunOptions {
-    const options: BatchRunOptions = { out: parts[level]!.out, lse: parts[level]!.lse, returnLse: true };
+    const options: BatchRunOptions = { ...states.part(level), returnLse: true };
     if (qScale !== undefined) options.qScale = qScale;
     if (kScale !== undefined) options.kScale = kScale;
     if (vScale !== undefined) options.vScale = vScale;
     return options;
   }
 
-  private outputs(q: Tensor, { v }: States, options: CascadeRunOptions): [Tensor, Tensor | undefined] {
+  private outputs(q: Tensor, { v }: CascadeStates, options: CascadeRunOptions): [Tensor, Tensor | undefined] {
     const check = new Checker(`${name}.run`);
     const dims = [this.numTokens, v.shape[2]!, v.shape[3]!];
     const { device } = this;
-    check.tensor('q', q, [this.numTokens, v.shape[2]!, '*'], { dtypes: [v.dtype], device });
+    const qDims = [this.numTokens, v.shape[2]!, this.headDimQk];
+    check.tensor('q', q, qDims, { dtypes: [v.dtype], device, lastDimContiguous: true });
     check.optionalTensor('out', options.out, dims, { dtypes: [v.dtype], device, lastDimContiguous: true });
     const lseDims = [this.numTokens, v.shape[2]!];
     check.optionalTensor('lse', options.lse, lseDims, { dtypes: ['float32'], device, contiguous: true });
@@ -312,62 +304,27 @@ export class MultiLevelCascadeAttentionWrapper {
     return [out, options.lse ?? empty(lseDims, { dtype: 'float32', device })];
   }
 
-  /** The states stay where they are until a plan needs more; in graph mode they are made once, for the maxima. */
   private reserveStates(options: CascadePlanOptions, positions: Positions, placed: readonly LevelPositions[]): void {
     const { numQoHeads, headDimQk, qDtype = 'float16' } = options;
     const { numLevels, device, numTokens } = this;
-    const dim = headDimVoOf(headDimQk);
-    const fits =
-      this.states !== undefined &&
-      this.states.capacity >= numTokens &&
-      this.states.v.shape[2] === numQoHeads &&
-      this.states.v.shape[3] === dim &&
-      this.states.v.dtype === qDtype;
-    if (!fits) {
-      this.releaseStates();
+    const shape = { numTokens, numQoHeads, headDimVo: headDimVoOf(headDimQk), dtype: qDtype };
+    if (this.states?.fits(shape) !== true) {
+      this.states?.dispose();
       const capacity = this.maxNumTokens ?? Math.ceil(numTokens * 1.25);
-      using v = empty([numLevels, capacity, numQoHeads, dim], { dtype: qDtype, device });
-      const shifts = empty([numLevels, capacity], { dtype: 'int32', device });
-      using s = empty([numLevels, capacity, numQoHeads], { dtype: 'float32', device });
-      this.states = { v: v.transpose(0, 1), s: s.transpose(0, 1), capacity, parts: [], shifts };
+      this.states = new CascadeStates(numLevels, device, capacity, shape);
     }
-    this.cutParts(this.states!);
-    if (deviceIndex(device) >= 0 && !this.sharesWorkspace) this.side ??= new Stream({ device });
+    this.states.cut(numTokens);
+    this.headDimQk = headDimQk;
     this.rotary = positions.rope ? rotaryOf(options) : undefined;
     this.slopes = positions.alibi ? alibiSlopes(numQoHeads, device) : undefined;
-    const last = placed[this.numLevels - 1];
-    if (positions.rope) this.writeShifts(this.states!, placed.map(rotations));
-    if (positions.alibi)
-      this.writeShifts(
-        this.states!,
-        placed.map((level) => alibiShifts(level, last!)),
-      );
-    if (this.maxNumTokens === undefined || deviceIndex(device) < 0) return;
+    const last = placed[numLevels - 1]!;
+    if (positions.rope) this.states.writeShifts(placed.map(rotations));
+    if (positions.alibi) this.states.writeShifts(placed.map((level) => alibiShifts(level, last)));
+    if (deviceIndex(device) < 0) return;
+    if (!this.sharesWorkspace) this.side ??= new Stream({ device });
+    if (this.maxNumTokens === undefined) return;
     this.count ??= empty([1], { dtype: 'int32', device });
     writeWords(this.count, Int32Array.of(numTokens));
-  }
-
-  private writeShifts({ shifts, capacity }: States, values: readonly Int32Array[]): void {
-    const words = new Int32Array(this.numLevels * capacity);
-    for (const [level, each] of values.entries()) words.set(each, level * capacity);
-    writeWords(shifts, words);
-  }
-
-  private cutParts({ v, s, parts }: States): void {
-    releaseParts(parts);
-    for (let level = 0; level < this.numLevels; ++level) {
-      using out = v.select(1, level);
-      using lse = s.select(1, level);
-      parts.push({ out: out.slice(0, 0, this.numTokens), lse: lse.slice(0, 0, this.numTokens) });
-    }
-  }
-
-  private releaseStates(): void {
-    releaseParts(this.states?.parts ?? []);
-    this.states?.v.dispose();
-    this.states?.s.dispose();
-    this.states?.shifts.dispose();
-    this.states = undefined;
   }
 
   private checkList(caller: string, list: string, value: unknown): void {
@@ -375,14 +332,6 @@ export class MultiLevelCascadeAttentionWrapper {
     const given = Array.isArray(value) ? `has ${value.length} entries` : `is ${String(value)}`;
     throw invalid(`${caller}: ${list} ${given}; expected an array of numLevels=${this.numLevels}, one entry a level`);
   }
-}
-
-/** In stream order; the words may change as soon as this returns. */
-function writeWords(target: Tensor, words: Int32Array): void {
-  const bytes = new Uint8Array(words.buffer);
-  const index = deviceIndex(target.device);
-  if (index < 0) native().host.write(target.ptr, bytes);
-  else native().cuda.write(index, target.ptr, bytes, currentStream(index));
 }
 
 function rotaryOf({ ropeScale = 1, ropeTheta = 1e4 }: CascadePlanOptions): RopeFrequencies {
@@ -397,13 +346,6 @@ function checkRows(caller: string, read: readonly ReadLevel[]): number {
     `${caller}: qoIndptrArr[${wrong}] ends with ${read[wrong]!.numTokens}; expected ${numTokens} as qoIndptrArr[0]; every ` +
       'level has all query rows, those without keys there in requests without pages',
   );
-}
-
-function releaseParts(parts: States['parts']): void {
-  for (const { out, lse } of parts.splice(0)) {
-    out.dispose();
-    lse.dispose();
-  }
 }
 
 function ofLevel(option: string, value: number | readonly number[], level: number, numLevels: number): number {

@@ -511,6 +511,13 @@ describe('the cascade refuses', () => {
     w.plan(plan);
     const shape = 'ERR_FLASHINFER_INVALID_SHAPE';
     expectThrows(() => w.run(q.slice(0, 0, 1), cache), shape, 'q', '1', '2');
+    const wide = flashinfer.zeros([2, 8, 128], { dtype: 'float16', device: testDevice });
+    expectThrows(() => w.run(wide, cache), shape, 'q', '128', '64');
+    expectThrows(
+      () => w.run(q.transpose(1, 2).contiguous().transpose(1, 2), cache),
+      'ERR_FLASHINFER_NON_CONTIGUOUS',
+      'q',
+    );
     expectThrows(() => w.run(q, cache.slice(0, 0, 2)), shape, '2 pages', '3');
     expectThrows(() => w.run(q, cache, { out: q.slice(0, 0, 1) }), shape, 'out');
     expectThrows(() => w.run(q, cache, { sinks: q } as never), argument, 'sinks');
