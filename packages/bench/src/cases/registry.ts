@@ -11,6 +11,7 @@ import { elementwiseCases } from './elementwise.ts';
 import { fp8Cases } from './fp8.ts';
 import { importCases } from './import.ts';
 import { launchCases } from './launch.ts';
+import { llamaColdCases } from './llamaCold.ts';
 import { mergeCases } from './merge.ts';
 import { normCases } from './norm.ts';
 import { packbitsCases } from './packbits.ts';
@@ -42,6 +43,7 @@ export const allCases: readonly BenchCase[] = [
   ...launchCases,
   ...importCases,
   ...compileCases,
+  ...llamaColdCases,
 ];
 
 /**
