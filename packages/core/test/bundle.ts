@@ -11,15 +11,18 @@ export interface Bundle {
   readonly cjs: string;
 }
 
-/** Bundles src/index.ts into a new folder inside the package, where the addon is found; the caller removes it. */
-export async function buildBundle(): Promise<Bundle> {
+/**
+ * Bundles src/index.ts, or other entries by name, into a new folder inside the package, where the addon is found; the
+ * caller removes it.
+ */
+export async function buildBundle(entry: Record<string, string> = { index: 'src/index.ts' }): Promise<Bundle> {
   const parent = join(packageRoot(), 'build');
   mkdirSync(parent, { recursive: true });
   const folder = mkdtempSync(join(parent, 'test-bundle-'));
   await build({
     config: false,
     cwd: packageRoot(),
-    entry: { index: 'src/index.ts' },
+    entry,
     format: ['esm', 'cjs'],
     platform: 'node',
     fixedExtension: true,
