@@ -11,7 +11,9 @@
 namespace flashinfer {
 
 struct WorkItem {
-  int request, tile, split, unused;
+  int request, tile, split;
+  /** Of the first item: how many there are. */
+  int count;
 };
 
 struct RequestRecord {

@@ -4,6 +4,7 @@ import type { KernelSpec } from '../jit/spec.ts';
 import type { DType } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import type { BatchRequests, BatchShape } from './batchPlan.ts';
+import type { HopperKv } from './hopperKernel.ts';
 import type { AttentionNumbers } from './options.ts';
 import type { KvView } from './pagedKvCache.ts';
 import type { MaskMode } from './request.ts';
@@ -28,6 +29,16 @@ export interface PlannedKernels {
   readonly mergeSpec: KernelSpec | undefined;
   readonly sharedBytes: number;
   readonly shape: BatchShape;
+  /** Where the kernel is the fa3 template's. */
+  readonly hopper?: HopperLaunch;
+}
+
+/** What the fa3 template's launches need to know of its tile. */
+export interface HopperLaunch {
+  readonly kv: HopperKv;
+  readonly kvTile: number;
+  readonly warpgroupRows: number;
+  readonly headSection: number;
 }
 
 export interface Planned {

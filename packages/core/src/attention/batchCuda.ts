@@ -10,11 +10,13 @@ import type { Tensor } from '../tensor/tensor.ts';
 import { alibiSlopes } from './alibi.ts';
 import type { BatchCall, PlannedAttention, ReadKv } from './batchCall.ts';
 import { pageSizeMultiplier } from './batchKernel.ts';
+import { deviceLimits } from './deviceLimits.ts';
+import { hopperArgs, hopperCounters, hopperGrid } from './hopperBatch.ts';
 import type { KvView } from './pagedKvCache.ts';
 import { headDimVoOf } from './request.ts';
 
 /** Launches the planned kernels. */
-export function runBatchOnCuda(caller: string, call: BatchCall, buffer: Tensor): void {
+export function runBatchOnCuda(caller: string, call: BatchCall, buffer: Tensor, graph: boolean): void {
   const { planned, numbers, q, kv, out, lse, variantArgs } = call;
   const { device, deviceIndex } = buffer;
   const { attention, layout, kernels } = planned;
@@ -26,7 +28,8 @@ export function runBatchOnCuda(caller: string, call: BatchCall, buffer: Tensor):
     layout.partialRows === 0
       ? 0
       : (call.workspace?.ptr ?? workspace(deviceIndex, layout.partialRows * (headDimVo + 1) * 4));
-  const args: Record<string, number | bigint> = {
+  const numCounters = kernels!.hopper === undefined ? layout.counters : hopperCounters;
+  const args: Record<string, number | bigint | Uint8Array> = {
     q: q.ptr,
     k: kv.k.ptr,
     v: kv.v.ptr,
@@ -38,7 +41,7 @@ export function runBatchOnCuda(caller: string, call: BatchCall, buffer: Tensor):
     kv_indices: base + layout.pages * 4,
     partial_o: partialO,
     partial_lse: partialO + layout.partialRows * headDimVo * 4,
-    counters: layout.counters === 0 ? 0 : zeroedCounters(deviceIndex, layout.counters),
+    counters: numCounters === 0 ? 0 : zeroedCounters(deviceIndex, numCounters),
     work: base,
     requests: base + layout.records * 4,
     q_stride_n: q.strides[0]!,
@@ -68,6 +71,12 @@ export function runBatchOnCuda(caller: string, call: BatchCall, buffer: Tensor):
   };
   for (const name in variantArgs) args[name] = variantArgs[name]!;
   const kernel = getKernel(kernels!.spec, deviceIndex);
+  if (kernels!.hopper !== undefined) {
+    Object.assign(args, hopperArgs(kernels!.hopper, call));
+    const grid = hopperGrid(call, graph, deviceLimits(deviceIndex));
+    kernel.launch(grid, args, { stream, sharedBytes: kernels!.sharedBytes });
+    return;
+  }
   kernel.launch([attention.numKvHeads, planned.numItems, 1], args, { stream, sharedBytes: kernels!.sharedBytes });
   if (planned.numMergeItems === 0) return;
   // Blocks walk the list: most of a graph's is padding, and a block for each would take longer than the merging.

@@ -56,7 +56,7 @@ const batchParams: readonly ParamField[] = [
 ];
 
 /** The struct's fields, with those of a custom variant. */
-function batchParamsOf(variant: AttentionVariant | undefined): readonly ParamField[] {
+export function batchParamsOf(variant: AttentionVariant | undefined): readonly ParamField[] {
   return variant === undefined ? batchParams : [...batchParams, ...variantFields(variant)];
 }
 

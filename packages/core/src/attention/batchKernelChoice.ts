@@ -5,6 +5,7 @@ import { batchDecodeSpec, batchMergeSpec, batchPrefillSpec } from './batchKernel
 import type { BatchRequests, BatchShape } from './batchPlan.ts';
 import { chooseDecodeTile, decodeRows, decodeSharedBytes } from './decodeKernel.ts';
 import { blocksPerSm, type DeviceLimits } from './deviceLimits.ts';
+import { type HopperChoice, hopperKernels, prefersHopper } from './hopperBatch.ts';
 import type { PlanMaxima } from './planBuffer.ts';
 import { choosePrefillTile, prefillSharedBytes } from './prefillKernel.ts';
 import { headDimVoOf } from './request.ts';
@@ -12,13 +13,19 @@ import { cachedSpec } from './specCache.ts';
 
 /** Kernels and tiles of a plan. `maxima`: for any lengths within those of a graph, not for this plan's. */
 export function chooseBatchKernels(
+  caller: string,
   attention: PlannedAttention,
   requests: BatchRequests,
   always: 'decode' | 'auto',
   maxima: PlanMaxima | undefined,
   limits: DeviceLimits,
+  choice: HopperChoice,
 ): PlannedKernels {
   const group = attention.numQoHeads / attention.numKvHeads;
+  const fits = always === 'auto' || choice.backend === 'fa3';
+  if (fits && prefersHopper(caller, attention, requests, maxima, limits, choice)) {
+    return hopperKernels(attention, requests, maxima, limits);
+  }
   if (always === 'decode' || (maxima === undefined && longest(requests.qoLen) * group <= decodeRows)) {
     const rowTiles = (maxima?.batchSize ?? requests.batchSize) * Math.ceil(group / decodeRows);
     return decodeKernels(attention, rowTiles * attention.numKvHeads, limits);

@@ -24,6 +24,8 @@ export interface BatchShape {
   readonly minTiles: number;
   /** Decode merges in place and keeps 16 rows a state; prefill merges in a second kernel. */
   readonly mergesInPlace: boolean;
+  /** The kernel has no partial states: requests are never cut. */
+  readonly neverSplits?: boolean;
   readonly windowLeft: number;
 }
 
@@ -86,7 +88,8 @@ export function cutBatch(requests: BatchRequests, shape: BatchShape, options: Sp
     begins[r] = firstTile(requests.qoLen[r]!, requests.kvLen[r]!, shape);
     keyTiles[r] = Math.max(0, Math.ceil(requests.kvLen[r]! / shape.kvTile) - begins[r]!);
   }
-  const chunk = chunkTiles(batchSize, tiles, keyTiles, shape, options);
+  const whole = shape.neverSplits === true ? { disableSplitKv: true } : options;
+  const chunk = chunkTiles(batchSize, tiles, keyTiles, shape, whole);
   let numItems = 0;
   let numMergeItems = 0;
   let partialRows = 0;
@@ -180,8 +183,9 @@ function oneWaveChunk(
   return low;
 }
 
-/** Heavy items come first, so that light ones fill the end. */
-function writeItems(words: Int32Array, { tiles, splits, keyTiles, chunk }: BatchCut, batchSize: number): void {
+/** Heavy items come first, so that light ones fill the end. The first one also says how many there are. */
+function writeItems(words: Int32Array, cut: BatchCut, batchSize: number): void {
+  const { tiles, splits, keyTiles, chunk, numItems } = cut;
   const order = orderByCost(keyTiles, chunk, batchSize);
   let at = 0;
   // Splits of one request but the last are full; its light rest goes with the rest of its request.
@@ -198,6 +202,7 @@ function writeItems(words: Int32Array, { tiles, splits, keyTiles, chunk }: Batch
       }
     }
   }
+  if (numItems > 0) words[3] = numItems;
 }
 
 /** A request's number fits below its cost in one float64, and floats sort without calls back into JavaScript. */

@@ -16,11 +16,11 @@ import { runBatchOnCuda } from './batchCuda.ts';
 import { chooseBatchKernels } from './batchKernelChoice.ts';
 import { type BatchMaskOptions, hasCustomMask, MaskBuffer } from './batchMask.ts';
 import type { BatchPlanOptions, BatchRunOptions, BatchWrapperOptions, PagedKVCache } from './batchOptions.ts';
-import { type BatchRequests, cutBatch } from './batchPlan.ts';
+import { type BatchRequests, cutBatch, type SplitOptions } from './batchPlan.ts';
 import { checkWorkspace, checkWorkspaceSize } from './callerWorkspace.ts';
 import { deviceLimits } from './deviceLimits.ts';
 import { positiveInteger } from './hostArray.ts';
-import { checkBackend, type KvLayout, readBatchNumbers, readRunNumbers } from './options.ts';
+import { type AttentionBackend, checkBackend, type KvLayout, readBatchNumbers, readRunNumbers } from './options.ts';
 import { readPagedKvCache } from './pagedKvCache.ts';
 import { PlanBuffer, type PlanMaxima } from './planBuffer.ts';
 import { checkHeadDim, checkHeads, checkNoOverlap, checkSinks, headDimVoOf } from './request.ts';
@@ -35,6 +35,7 @@ export abstract class BatchWrapper {
   readonly kvLayout: KvLayout;
   readonly device: Device;
   readonly isCudaGraphEnabled: boolean;
+  private readonly backend: AttentionBackend;
   private readonly maxima: PlanMaxima | undefined;
   private readonly buffer: PlanBuffer;
   private readonly mask: MaskBuffer;
@@ -50,6 +51,7 @@ export abstract class BatchWrapper {
     new Checker(name).oneOf('kvLayout', options.kvLayout, ['NHD', 'HND'], 'ERR_FLASHINFER_INVALID_LAYOUT');
     this.kvLayout = options.kvLayout ?? 'NHD';
     checkBackend(name, options.backend, this.device);
+    this.backend = options.backend ?? 'auto';
     this.isCudaGraphEnabled = options.useCudaGraph ?? false;
     this.maxima = this.isCudaGraphEnabled ? readMaxima(name, options, needs) : undefined;
     this.buffer = new PlanBuffer(this.device, this.maxima);
@@ -103,7 +105,7 @@ export abstract class BatchWrapper {
     const last = requests.batchSize - 1;
     const numTokens = last < 0 ? 0 : requests.qoBegin[last]! + requests.qoLen[last]!;
     this.checkMaxima(caller, requests.batchSize, keys.pages.length, numTokens);
-    const kernels = this.deviceIndex < 0 ? undefined : this.chooseKernels(caller, attention, requests, always);
+    const kernels = this.deviceIndex < 0 ? undefined : this.chooseKernels(caller, attention, requests, always, options);
     const cut = kernels && cutBatch(requests, kernels.shape, options);
     const { pages, kvExtent } = keys;
     const layout = this.buffer.layOut(caller, cut, kernels, requests.batchSize, pages.length);
@@ -166,7 +168,7 @@ export abstract class BatchWrapper {
       const { mask, workspace } = this;
       const call = { planned, numbers, q, kv, out, lse, variantArgs, customMask: mask.ptr, sinks, workspace };
       if (this.deviceIndex < 0) runBatchOnCpu(call, this.buffer.written);
-      else runBatchOnCuda(caller, call, this.buffer.written);
+      else runBatchOnCuda(caller, call, this.buffer.written, this.isCudaGraphEnabled);
     }
     return lse === undefined ? out : [out, lse];
   }
@@ -266,6 +268,7 @@ export abstract class BatchWrapper {
     attention: PlannedAttention,
     requests: BatchRequests,
     always: 'decode' | 'auto',
+    split: SplitOptions,
   ): PlannedKernels {
     if (attention.qDtype === 'bfloat16' && smArch(this.deviceIndex) < 80) {
       throw new UnsupportedError(
@@ -274,7 +277,8 @@ export abstract class BatchWrapper {
           'use float16',
       );
     }
-    return chooseBatchKernels(attention, requests, always, this.maxima, deviceLimits(this.deviceIndex));
+    const choice = { backend: this.backend, arch: smArch(this.deviceIndex), split };
+    return chooseBatchKernels(caller, attention, requests, always, this.maxima, deviceLimits(this.deviceIndex), choice);
   }
 }
 

@@ -10,6 +10,7 @@ import { dtypes } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { decodeRows, decodeSpec, planDecode } from './decodeKernel.ts';
 import { deviceLimits } from './deviceLimits.ts';
+import { launchHopper, singlePrefersHopper } from './hopperSingle.ts';
 import { mergeBlocks, mergeSpec, planPrefill, prefillSpec } from './prefillKernel.ts';
 import type { AttentionRequest } from './request.ts';
 import { type SplitState, singleArgs } from './singleParams.ts';
@@ -20,13 +21,20 @@ const maxGridYZ = 65535;
 
 export function runOnCuda(functionName: string, request: AttentionRequest): void {
   checkForCuda(functionName, request);
-  if (usesDecodeKernel(request)) launchDecode(request);
+  if (usesHopper(functionName, request)) launchHopper(request);
+  else if (usesDecodeKernel(request)) launchDecode(request);
   else launchPrefill(request);
 }
 
 /** Few packed rows: memory bound, served by the decode kernel whatever the operator's name. */
 export function usesDecodeKernel(r: Pick<AttentionRequest, 'qoLen' | 'numQoHeads' | 'numKvHeads'>): boolean {
   return r.qoLen === 1 || (r.qoLen * r.numQoHeads) / r.numKvHeads <= decodeRows;
+}
+
+/** The decode kernel splits keys, so it keeps what it serves unless the caller says otherwise. */
+function usesHopper(functionName: string, request: AttentionRequest): boolean {
+  if (request.backend !== 'fa3' && usesDecodeKernel(request)) return false;
+  return singlePrefersHopper(functionName, request);
 }
 
 function launchDecode(r: AttentionRequest): void {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Options of the attention operators, their defaults, and their checks.
 import { InvalidArgumentError, UnsupportedError } from '../errors.ts';
+import { type Device, deviceIndex, parseDevice, smArch } from '../runtime/device.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { AttentionVariant } from './variant.ts';
 import type { VariantParams } from './variantArgs.ts';
@@ -242,18 +243,25 @@ export function flag(functionName: string, name: string, value: boolean | undefi
 /** Refuses a backend that cannot run on the tensors' device. */
 export function checkBackend(functionName: string, backend: AttentionBackend | undefined, device: string): void {
   if (backend === undefined || backend === 'auto') return;
-  if (backend === 'fa3') {
-    throw new UnsupportedError(
-      'ERR_FLASHINFER_UNSUPPORTED',
-      `${functionName}: backend 'fa3' has no kernel in this version; expected 'auto', 'fa2' (cuda) or 'cpu' (cpu)`,
-    );
-  }
   const wanted = backend === 'cpu' ? 'cpu' : 'cuda';
-  if (device.startsWith(wanted)) return;
+  if (device.startsWith(wanted)) {
+    if (backend === 'fa3') checkHopper(functionName, parseDevice(device));
+    return;
+  }
   throw new InvalidArgumentError(
     'ERR_FLASHINFER_INVALID_ARGUMENT',
     `${functionName}: backend '${backend}' runs on ${wanted}, but the tensors are on ${device}; ` +
       `use backend 'auto' or move the tensors with .to('${wanted === 'cpu' ? 'cpu' : 'cuda:0'}')`,
+  );
+}
+
+/** The fa3 template is compiled for sm_90a, which is compute capability 9.0 and nothing else. */
+function checkHopper(functionName: string, device: Device): void {
+  const arch = smArch(deviceIndex(device));
+  if (arch === 90) return;
+  throw new UnsupportedError(
+    'ERR_FLASHINFER_UNSUPPORTED_ARCH',
+    `${functionName}: backend 'fa3' needs a Hopper GPU (sm_90) and ${device} is sm_${arch}; expected 'auto' or 'fa2'`,
   );
 }
 

@@ -58,12 +58,13 @@ export class PlanBuffer {
     const heads = shape.numKvHeads;
     const group = shape.numQoHeads / heads;
     const uncut = maxima.batchSize + Math.ceil((maxima.numTokens * group) / shape.tileRows);
-    const items = uncut + 2 * Math.ceil(shape.slots / heads);
+    const items = shape.neverSplits === true ? uncut : uncut + 2 * Math.ceil(shape.slots / heads);
     // Only items beyond the uncut ones make splits, and a split query tile has at least one of them.
     const splitRows = Math.min((items - uncut) * shape.tileRows * heads, maxima.numTokens * shape.numQoHeads);
-    const merges = shape.mergesInPlace
-      ? 0
-      : maxima.batchSize + Math.ceil((splitRows * shape.headDimVo) / mergeElements);
+    const merges =
+      shape.mergesInPlace || shape.neverSplits === true
+        ? 0
+        : maxima.batchSize + Math.ceil((splitRows * shape.headDimVo) / mergeElements);
     if (cut.numItems > items || cut.numMergeItems > merges) {
       throw new InvalidArgumentError(
         'ERR_FLASHINFER_INVALID_ARGUMENT',
@@ -71,7 +72,7 @@ export class PlanBuffer {
           'useCudaGraph; use a larger fixedSplitSize',
       );
     }
-    const states = items * heads;
+    const states = shape.neverSplits === true ? 0 : items * heads;
     return layoutOf(items, merges, maxima.batchSize, maxima.numPages, states * shape.tileRows, states);
   }
 

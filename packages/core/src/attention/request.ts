@@ -5,7 +5,7 @@ import { InvalidArgumentError, UnsupportedError } from '../errors.ts';
 import type { Device } from '../runtime/device.ts';
 import type { DType } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
-import type { AttentionNumbers } from './options.ts';
+import type { AttentionBackend, AttentionNumbers } from './options.ts';
 import type { VariantArgs } from './variantArgs.ts';
 
 /** Values of MaskMode in include/flashinfer/attention/variant.cuh and of `maskMode` in csrc/cpu. */
@@ -44,6 +44,7 @@ export interface AttentionRequest extends AttentionNumbers {
   readonly temporaries: readonly Tensor[];
   /** float32 `[numQoHeads]`. */
   readonly sinks: Tensor | undefined;
+  readonly backend: AttentionBackend;
   /** The variant's fields of the params struct; empty without one. */
   readonly variantArgs: VariantArgs;
 }

@@ -213,6 +213,7 @@ function makeRequest(
     customMask: mask.customMask,
     temporaries: mask.temporaries,
     sinks: options.sinks,
+    backend: options.backend ?? 'auto',
     variantArgs: readVariantArgs(check, numbers.variant, options.variantParams, device),
   };
 }

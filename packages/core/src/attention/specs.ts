@@ -3,6 +3,7 @@
 import type { KernelSpec } from '../jit/spec.ts';
 import { batchDecodeSpec, batchMergeSpec, batchPrefillSpec } from './batchKernel.ts';
 import { decodeSpec } from './decodeKernel.ts';
+import { chooseHopperTile, hopperSpec } from './hopperKernel.ts';
 import type { KernelOptions } from './kernelName.ts';
 import { mergeStatesSpecs } from './mergeKernel.ts';
 import { mergeSpec, prefillSpec } from './prefillKernel.ts';
@@ -54,6 +55,22 @@ export function attentionSpecs(): KernelSpec[] {
     decodeSpec({ ...plain, variant }, { warps: 4, kvTile: 16, stages: 2 }),
     mergeSpec({ ...plain, variant }),
     batchPrefillSpec({ ...causal, headDim: 64, variant }, { mTiles: 1, kvTile: 64 }, true),
+    hopperSpec({ ...causal, qDtype: 'bfloat16', kvDtype: 'bfloat16' }, chooseHopperTile(causal, 1024), 'rows', true),
+    hopperSpec(plain, chooseHopperTile(plain, 8192), 'pages', true),
+    hopperSpec(
+      { ...causal, logitsSoftCap: 30 },
+      chooseHopperTile({ ...causal, logitsSoftCap: 30 }, 8192),
+      'gather',
+      true,
+    ),
+    hopperSpec(
+      { ...causal, headDim: 64, windowLeft: 8 },
+      chooseHopperTile({ ...causal, headDim: 64 }, 8192),
+      'rows',
+      false,
+    ),
+    hopperSpec({ ...causal, headDim: 256 }, chooseHopperTile({ ...causal, headDim: 256 }, 8192), 'rows', true),
+    hopperSpec({ ...causal, headDim: 192 }, chooseHopperTile({ ...causal, headDim: 192 }, 8192), 'gather', true),
     ...mergeStatesSpecs(),
   ];
 }

@@ -3,7 +3,7 @@
 import { expect } from 'vitest';
 import * as flashinfer from '../../src/index.ts';
 import type { DType } from '../../src/tensor/dtype.ts';
-import { onCuda, testDevice } from '../device.ts';
+import { backendOption, onCuda, testDevice } from '../device.ts';
 import {
   type AttentionInputs,
   type AttentionReference,
@@ -94,6 +94,7 @@ export function prepareCase(c: AttentionCase): PreparedCase {
       ...(c.kvLayout && { kvLayout }),
       ...(mask && maskOption(mask, qoLen, kvLen, c.packedMask ?? false)),
       ...c.options,
+      ...backendOption(c),
       ...c.operatorOptions,
     },
     inputs: { q: heldValues(q), k: heldValues(kNhd), v: heldValues(vNhd) },

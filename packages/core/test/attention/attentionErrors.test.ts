@@ -226,13 +226,6 @@ function commonCases(qShape: readonly number[], kvShape: readonly number[]): Bad
       words: ['backend', 'triton', 'auto', 'fa2'],
     },
     {
-      name: 'a backend without a kernel',
-      options: { backend: 'fa3' },
-      type: UnsupportedError,
-      code: 'ERR_FLASHINFER_UNSUPPORTED',
-      words: ['backend', 'fa3', 'auto', 'fa2', 'cpu'],
-    },
-    {
       name: 'an unknown lse base',
       options: { lseBase: '10' },
       code: 'ERR_FLASHINFER_INVALID_ARGUMENT',

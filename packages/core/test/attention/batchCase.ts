@@ -3,7 +3,7 @@
 import { afterEach, expect } from 'vitest';
 import * as flashinfer from '../../src/index.ts';
 import type { DType } from '../../src/tensor/dtype.ts';
-import { testDevice } from '../device.ts';
+import { backendOption, testDevice } from '../device.ts';
 import { type AttentionReferenceOptions, attentionReference } from '../reference/attention.ts';
 import { attentionTolerance, expectClose, expectLseClose } from '../reference/compare.ts';
 import { maskArray, normalArray, testSeed, uniformSource } from '../reference/random.ts';
@@ -209,7 +209,7 @@ export function pagedInputs(c: BatchCase) {
 
 export function runPaged(c: BatchCase, kind: 'decode' | 'prefill'): void {
   const { inputs, table, cache } = pagedInputs(c);
-  const common = { kvLayout: c.kvLayout ?? 'NHD', device: testDevice } as const;
+  const common = { kvLayout: c.kvLayout ?? 'NHD', device: testDevice, ...backendOption(c) } as const;
   const { pagedKvIndptr, pagedKvIndices, pagedKvLastPageLen } = table;
   const pages = { pagedKvIndptr, pagedKvIndices, pagedKvLastPageLen, pageSize: c.pageSize ?? 1 };
   const out = poisoned(outShape(c), c.dtype);
@@ -232,7 +232,11 @@ export function runRagged(c: BatchCase): void {
   const inputs = makeInputs(c);
   const hnd = c.kvLayout === 'HND';
   const wrapper = kept(
-    new flashinfer.BatchPrefillWithRaggedKVCacheWrapper({ kvLayout: c.kvLayout ?? 'NHD', device: testDevice }),
+    new flashinfer.BatchPrefillWithRaggedKVCacheWrapper({
+      kvLayout: c.kvLayout ?? 'NHD',
+      device: testDevice,
+      ...backendOption(c),
+    }),
   );
   const lengths = { qoIndptr: indptr(c.qoLens), kvIndptr: indptr(c.kvLens) };
   wrapper.plan({ ...planOptions(c), ...maskOptions(c, inputs.masks), ...lengths });

@@ -1,0 +1,639 @@
+// SPDX-License-Identifier: Apache-2.0
+// Prefill attention for sm_90a: the fa3 template (arXiv:2407.08608). Copies by the copy engine, products by warpgroups.
+//
+// A block stays on its multiprocessor and takes work items until none is left. Its first warpgroup only loads: keys and
+// values of an item, from the last tile back, into rings of STAGES buffers. Each other warpgroup owns 64 packed query rows
+// against all tiles of the item. It asks for the scores of the next tile before the second product of this one, so that
+// softmax runs under both; and the warpgroups take turns at the tensor cores, so that one's softmax runs under the other's
+// products. Item, queries and rings are handed over by mbarriers alone: warpgroups need not be at the same item.
+#pragma once
+#include <flashinfer/attention/batch.cuh>
+#include <flashinfer/tma.cuh>
+#include <flashinfer/wgmma.cuh>
+
+namespace flashinfer {
+
+/** How keys and values come into shared memory. */
+enum class HopperKv {
+  /** Rows at equal distances: a box is a whole tile. */
+  kRows,
+  /** Pages of which tiles are whole numbers, or the other way round: a box is a page, or a tile's part of one. */
+  kPages,
+  /** Pages of any size: threads of the loading warpgroup copy rows one by one. */
+  kGather,
+};
+
+template <class T_, int D_QK_, int D_VO_, int KV_TILE_, int WARPGROUPS_, int STAGES_, class Variant_, class Visible_,
+          HopperKv KV_ = HopperKv::kRows, bool BATCH_ = true>
+struct HopperConfig {
+  using T = T_;
+  using KvT = T_;
+  using Variant = Variant_;
+  using Visible = Visible_;
+  static constexpr HopperKv KV = KV_;
+  /** Items and requests are read from a plan; else there is one request, which the parameters describe. */
+  static constexpr bool BATCH = BATCH_;
+  static constexpr int D_QK = D_QK_, D_VO = D_VO_, KV_TILE = KV_TILE_, STAGES = STAGES_;
+  /** Those that compute; one more loads. */
+  static constexpr int kWarpgroups = WARPGROUPS_;
+  static constexpr int kThreads = (kWarpgroups + 1) * 128;
+  static constexpr bool kGathers = KV == HopperKv::kGather;
+  static constexpr int kLoaderRegisters = kWarpgroups == 3 ? 32 : kGathers ? 40 : 24;
+  static constexpr int kRegisters = kWarpgroups == 3 ? 160 : kGathers ? 232 : 240;
+
+  /** Tiles are columns of 64 elements: rows of 128 bytes, as the swizzle wants them. */
+  static constexpr int kQBytes = 64 * D_QK * 2, kKBytes = KV_TILE * D_QK * 2, kVBytes = KV_TILE * D_VO * 2;
+  static constexpr int kK = kWarpgroups * kQBytes, kV = kK + STAGES * kKBytes, kBarriers = kV + STAGES * kVBytes;
+  static constexpr int kItems = kBarriers + (4 * STAGES + 2 * kWarpgroups) * 8;
+  /** Dynamic shared memory is aligned to 128 bytes only; the first tile moves up to the next 1024. */
+  static constexpr int kSharedBytes = (kItems + kWarpgroups * 32 + 16 + 1023) / 1024 * 1024 + 1024;
+  static_assert(kKBytes % 1024 == 0 && kVBytes % 1024 == 0, "every tile must start at a swizzle's first row");
+};
+
+/** One item as the loader hands it to a warpgroup. */
+struct HopperItem {
+  int request, tile, head, qo_begin, qo_len, kv_len, first, end;
+};
+
+/** Addresses of the barriers. */
+template <class C>
+struct HopperShared {
+  uint32_t base;
+  __device__ __forceinline__ uint32_t q(int wg) const { return base + wg * C::kQBytes; }
+  __device__ __forceinline__ uint32_t k(int stage) const { return base + C::kK + stage * C::kKBytes; }
+  __device__ __forceinline__ uint32_t v(int stage) const { return base + C::kV + stage * C::kVBytes; }
+  __device__ __forceinline__ uint32_t barrier(int i) const { return base + C::kBarriers + i * 8; }
+  __device__ __forceinline__ uint32_t k_full(int stage) const { return barrier(stage); }
+  __device__ __forceinline__ uint32_t k_empty(int stage) const { return barrier(C::STAGES + stage); }
+  __device__ __forceinline__ uint32_t v_full(int stage) const { return barrier(2 * C::STAGES + stage); }
+  __device__ __forceinline__ uint32_t v_empty(int stage) const { return barrier(3 * C::STAGES + stage); }
+  __device__ __forceinline__ uint32_t q_full(int wg) const { return barrier(4 * C::STAGES + wg); }
+  __device__ __forceinline__ uint32_t q_empty(int wg) const { return barrier(4 * C::STAGES + C::kWarpgroups + wg); }
+};
+
+/** Position in a ring: which buffer, and the parity of its phase. */
+template <int STAGES>
+struct RingPosition {
+  int stage = 0, parity = 0;
+  __device__ __forceinline__ void advance() {
+    if (++stage == STAGES) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+/** Barriers of the block's threads with numbers of their own (PTX ISA 9.7.13.1, bar); 0 is __syncthreads. */
+template <int THREADS>
+__device__ __forceinline__ void named_barrier_sync(int id) {
+  asm volatile("bar.sync %0, %1;\n" ::"r"(id), "n"(THREADS) : "memory");
+}
+template <int THREADS>
+__device__ __forceinline__ void named_barrier_arrive(int id) {
+  asm volatile("bar.arrive %0, %1;\n" ::"r"(id), "n"(THREADS) : "memory");
+}
+
+/** A warpgroup's own barrier, and the one that says it is its turn at the tensor cores. */
+__device__ __forceinline__ int own_barrier(int wg) { return 1 + wg; }
+__device__ __forceinline__ int turn_barrier(int wg) { return 4 + wg; }
+constexpr int kLoaderBarrier = 7;
+
+/** What a warpgroup needs to know of its request. */
+template <class C, class Params>
+__device__ __forceinline__ BatchRequest<Params> hopper_request(const Params& batch, const HopperItem& item) {
+  BatchRequest<Params> p;
+  p.batch = &batch;
+  p.batch_idx = item.request;
+  p.o = static_cast<char*>(batch.o) + item.qo_begin * batch.o_stride_n * static_cast<int64_t>(sizeof(typename C::T));
+  p.lse = batch.lse == nullptr
+              ? nullptr
+              : static_cast<float*>(batch.lse) + static_cast<int64_t>(item.qo_begin) * batch.num_qo_heads;
+  p.alibi_slopes = batch.alibi_slopes;
+  p.sinks = batch.sinks;
+  p.o_stride_n = batch.o_stride_n;
+  p.o_stride_h = batch.o_stride_h;
+  p.qo_len = item.qo_len;
+  p.kv_len = item.kv_len;
+  p.num_qo_heads = batch.num_qo_heads;
+  p.group_size = batch.group_size;
+  p.window_left = batch.window_left;
+  p.sm_scale = batch.sm_scale;
+  p.logits_soft_cap = batch.logits_soft_cap;
+  p.rcp_logits_soft_cap = batch.rcp_logits_soft_cap;
+  p.v_scale = batch.v_scale;
+  p.lse_factor = batch.lse_factor;
+  return p;
+}
+
+/** How many items there are. In a CUDA graph the number may change from replay to replay: the plan has it. */
+template <class C, class Params>
+__device__ __forceinline__ int hopper_num_items(const Params& batch) {
+  if constexpr (C::BATCH) return work_item(batch, 0).count;
+  else return batch.num_items;
+}
+
+/** Item `index` without its tiles of keys; `kv_start` is the first row of its keys, or the first entry of its page list. */
+template <class C, class Params>
+__device__ __forceinline__ HopperItem hopper_work(const Params& batch, int num_items, int index, int head,
+                                                  int& kv_start) {
+  if constexpr (C::BATCH) {
+    const WorkItem work = work_item(batch, index);
+    const RequestRecord record = request_record(batch, work.request);
+    kv_start = record.kv_start;
+    return {work.request, work.tile, head, record.qo_begin, record.qo_len, record.kv_len, 0, 0};
+  } else {
+    kv_start = 0;
+    // The last tile sees the most keys under the causal rule.
+    return {0, num_items - 1 - index, head, 0, batch.qo_len, batch.kv_len, 0, 0};
+  }
+}
+
+/**
+ * The item of a place in the launch's order; request -1 where there is none. All items of one section of heads come before
+ * the next, so that the keys and values of those at work stay in the second-level cache.
+ */
+template <class C, class Params>
+__device__ __forceinline__ HopperItem hopper_item(const Params& batch, int num_items, int place, int& kv_start) {
+  if (num_items <= 0) return {-1, 0, 0, 0, 0, 0, 0, 0};
+  const int num_kv_heads = batch.num_qo_heads / batch.group_size;
+  const int section = place / (num_items * batch.head_section);
+  const int heads = min(batch.head_section, num_kv_heads - section * batch.head_section);
+  const int rest = place - section * num_items * batch.head_section;
+  if (heads <= 0 || rest >= num_items * heads) return {-1, 0, 0, 0, 0, 0, 0, 0};
+  HopperItem item =
+      hopper_work<C>(batch, num_items, rest / heads, section * batch.head_section + rest % heads, kv_start);
+  const BatchRequest<Params> request = hopper_request<C>(batch, item);
+  const int rows = C::kWarpgroups * batch.warpgroup_rows;
+  const int first_packed = item.tile * rows;
+  const int last_packed = min(first_packed + rows, item.qo_len * batch.group_size) - 1;
+  int first_key, end_key;
+  C::Visible::key_range(request, first_packed / batch.group_size, last_packed / batch.group_size, first_key, end_key);
+  item.first = first_key / C::KV_TILE;
+  item.end = first_key < end_key ? ceil_div(end_key, C::KV_TILE) : item.first;
+  return item;
+}
+
+/** The loading warpgroup. kRows: one thread does all of it; kPages: one warp; kGather: all threads copy. */
+template <class C, class Params>
+struct HopperLoader {
+  using T = typename C::T;
+  static constexpr int kThreads = C::KV == HopperKv::kRows ? 1 : C::KV == HopperKv::kPages ? 32 : 128;
+
+  const Params& batch;
+  const HopperShared<C>& shared;
+  const int thread;
+  int kv_start, head, kv_len;
+  /** kGather: the barrier of the tile before, whose copies are still to be waited for; 0 if there is none. */
+  uint32_t unfinished = 0;
+
+  __device__ __forceinline__ HopperLoader(const Params& params, const HopperShared<C>& places)
+      : batch(params), shared(places), thread(threadIdx.x) {}
+
+  /** A tile of K or of V into `dst`; `full` completes when it is there. */
+  template <bool IS_K, int D>
+  __device__ __forceinline__ void load(uint32_t dst, uint32_t full, int tile) {
+    const void* map = IS_K ? static_cast<const void*>(&batch.k_map) : static_cast<const void*>(&batch.v_map);
+    if constexpr (C::KV == HopperKv::kRows) {
+      mbarrier_arrive_expect(full, C::KV_TILE * D * 2);
+#pragma unroll
+      for (int c = 0; c < D / 64; ++c) {
+        tma_load_3d(dst + c * C::KV_TILE * 128, map, full, c * 64, kv_start + tile * C::KV_TILE, head);
+      }
+    } else if constexpr (C::KV == HopperKv::kPages) {
+      load_pages<D>(map, dst, full, tile);
+    } else {
+      gather<IS_K, D>(dst, tile);
+      if (unfinished != 0) finish<1>(unfinished);
+      unfinished = full;
+    }
+  }
+
+  /** A lane a box; boxes past the last key are left as they are. */
+  template <int D>
+  __device__ __forceinline__ void load_pages(const void* map, uint32_t dst, uint32_t full, int tile) {
+    const int box_rows = min(batch.page_size, C::KV_TILE), boxes = C::KV_TILE / box_rows;
+    const int first_key = tile * C::KV_TILE;
+    const int used = min(boxes, ceil_div(kv_len - first_key, box_rows));
+    if (thread == 0) mbarrier_arrive_expect(full, used * box_rows * D * 2);
+    __syncwarp();
+    for (int box = thread; box < used; box += 32) {
+      int slot;
+      const int entry = PagedKv::page_of(batch, first_key + box * box_rows, slot);
+      const int page = __ldg(static_cast<const int32_t*>(batch.kv_indices) + kv_start + entry);
+#pragma unroll
+      for (int c = 0; c < D / 64; ++c) {
+        tma_load_4d(dst + (c * C::KV_TILE + box * box_rows) * 128, map, full, c * 64, slot, head, page);
+      }
+    }
+  }
+
+  /** Eight neighbours copy 128 bytes of a row; rows past the last key become zeros. */
+  template <bool IS_K, int D>
+  __device__ __forceinline__ void gather(uint32_t dst, int tile) {
+    const int chunk = thread & 7;
+    const int64_t stride_page = IS_K ? batch.k_stride_page : batch.v_stride_page;
+    const int64_t stride_n = IS_K ? batch.k_stride_n : batch.v_stride_n;
+    const T* base = static_cast<const T*>(IS_K ? batch.k : batch.v) +
+                    head * (IS_K ? batch.k_stride_h : batch.v_stride_h) + chunk * 8;
+#pragma unroll 4
+    for (int row = thread >> 3; row < C::KV_TILE; row += 16) {
+      const int key = tile * C::KV_TILE + row;
+      int slot;
+      const int entry = PagedKv::page_of(batch, min(key, kv_len - 1), slot);
+      const int page = __ldg(static_cast<const int32_t*>(batch.kv_indices) + kv_start + entry);
+      const T* src = base + page * stride_page + slot * stride_n;
+      const uint32_t at = dst + row * 128 + ((chunk ^ (row & 7)) << 4);
+#pragma unroll
+      for (int c = 0; c < D / 64; ++c) cp_async_16(at + c * C::KV_TILE * 128, src + c * 64, key < kv_len);
+    }
+    cp_async_commit();
+  }
+
+  /** The copies of the tile that `full` stands for have landed once at most PENDING later ones are in flight. */
+  template <int PENDING>
+  __device__ __forceinline__ void finish(uint32_t full) {
+    cp_async_wait<PENDING>();
+    fence_async_proxy();
+    mbarrier_arrive(full);
+  }
+
+  /** The item and its queries for every warpgroup; request -1 says that there is nothing more. */
+  __device__ __forceinline__ void hand_over(const HopperItem& item, HopperItem* items, int parity) {
+    const int tokens = batch.warpgroup_rows / batch.group_size;
+    const uint32_t bytes = batch.warpgroup_rows * C::D_QK * 2;
+    for (int wg = 0; wg < C::kWarpgroups; ++wg) {
+      mbarrier_wait(shared.q_empty(wg), parity);
+      if (thread != 0) continue;
+      items[wg] = item;
+      if (item.request < 0) {
+        mbarrier_arrive(shared.q_full(wg));
+        continue;
+      }
+      mbarrier_arrive_expect(shared.q_full(wg), bytes);
+      const int token = item.qo_begin + (item.tile * C::kWarpgroups + wg) * tokens;
+#pragma unroll
+      for (int c = 0; c < C::D_QK / 64; ++c) {
+        tma_load_3d(shared.q(wg) + c * 64 * 128, &batch.q_map, shared.q_full(wg), c * 64, item.head * batch.group_size,
+                    token);
+      }
+    }
+  }
+
+  __device__ __forceinline__ void run(HopperItem* items, int* places) {
+    if (thread >= kThreads) return;
+    unsigned* counters = static_cast<unsigned*>(batch.counters);
+    const int num_items = hopper_num_items<C>(batch);
+    RingPosition<C::STAGES> ring;
+    HopperItem item = hopper_item<C>(batch, num_items, blockIdx.x, kv_start);
+    for (int q_parity = 1;; q_parity ^= 1) {
+      // Taken early: its latency passes while this item's tiles are loaded.
+      unsigned taken = 0;
+      if (thread == 0) taken = atomicAdd(counters, 1u);
+      head = item.head;
+      kv_len = item.kv_len;
+      if (item.request < 0 || item.first == item.end) hand_over(item, items, q_parity);
+      if (item.request < 0) break;
+      for (int tile = item.end - 1; tile >= item.first; --tile) {
+        mbarrier_wait(shared.k_empty(ring.stage), ring.parity ^ 1);
+        load<true, C::D_QK>(shared.k(ring.stage), shared.k_full(ring.stage), tile);
+        if (tile == item.end - 1) hand_over(item, items, q_parity);
+        mbarrier_wait(shared.v_empty(ring.stage), ring.parity ^ 1);
+        load<false, C::D_VO>(shared.v(ring.stage), shared.v_full(ring.stage), tile);
+        ring.advance();
+      }
+      int place = static_cast<int>(taken) + gridDim.x;
+      if constexpr (kThreads > 1) {
+        if constexpr (C::kGathers) {
+          if (unfinished != 0) finish<0>(unfinished);
+          unfinished = 0;
+        }
+        place = broadcast(place, places);
+      }
+      item = hopper_item<C>(batch, num_items, place, kv_start);
+    }
+    // The last block to finish leaves both counters at zero for the next launch.
+    if (thread == 0 && atomicAdd(counters + 1, 1u) == gridDim.x - 1) counters[0] = counters[1] = 0;
+  }
+
+  /** Thread 0's value in all loading threads. */
+  __device__ __forceinline__ int broadcast(int value, int* places) {
+    if constexpr (kThreads == 32) return __shfl_sync(0xffffffffu, value, 0);
+    if (thread == 0) *places = value;
+    named_barrier_sync<kThreads>(kLoaderBarrier);
+    value = *places;
+    named_barrier_sync<kThreads>(kLoaderBarrier);
+    return value;
+  }
+};
+
+/** Four neighbours hold a row of a 4x4 matrix each; afterwards a column each. */
+__device__ __forceinline__ void transpose_quad(uint32_t (&x)[4], int t) {
+#pragma unroll
+  for (int bit = 1; bit <= 2; bit <<= 1) {
+    const bool upper = t & bit;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (i & bit) continue;
+      const uint32_t given = upper ? x[i] : x[i | bit];
+      const uint32_t taken = __shfl_xor_sync(0xffffffffu, given, bit);
+      if (upper) x[i] = taken;
+      else x[i | bit] = taken;
+    }
+  }
+}
+
+/** A warpgroup that computes. */
+template <class C, class Params>
+struct HopperWarpgroup {
+  using T = typename C::T;
+  using Variant = typename C::Variant;
+  using Visible = typename C::Visible;
+  static constexpr int kKeys = C::KV_TILE;
+
+  const HopperShared<C>& shared;
+  const int wg, warp, lane;
+  BatchRequest<Params> params;
+  PackedRow rows[2];
+  float o[C::D_VO / 2], s[kKeys / 2];
+  uint32_t p[kKeys / 4];
+  float m[2], l[2];
+  /** Rows past the last one are no business of a custom variant. */
+  bool guards = false;
+
+  __device__ __forceinline__ HopperWarpgroup(const HopperShared<C>& places, int index)
+      : shared(places), wg(index), warp((threadIdx.x >> 5) & 3), lane(threadIdx.x & 31) {}
+
+  /** s = Q Kᵀ, begun. */
+  __device__ __forceinline__ void begin_scores(int stage) {
+    const uint64_t q = wgmma_descriptor(shared.q(wg), 16), k = wgmma_descriptor(shared.k(stage), 16);
+    wgmma_pin(s);
+    wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < C::D_QK / 16; ++i) {
+      const int column = i / 4, inner = i % 4 * 32;
+      Wgmma<T, kKeys>::shared_a(s, q + ((column * 64 * 128 + inner) >> 4), k + ((column * kKeys * 128 + inner) >> 4),
+                                i > 0);
+    }
+    wgmma_commit();
+  }
+
+  /** o += P V, begun. */
+  __device__ __forceinline__ void begin_output(int stage) {
+    const uint64_t v = wgmma_descriptor(shared.v(stage), kKeys * 128);
+    wgmma_pin(o);
+    wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < kKeys / 16; ++i) {
+      const uint32_t a[4] = {p[4 * i], p[4 * i + 1], p[4 * i + 2], p[4 * i + 3]};
+      Wgmma<T, C::D_VO>::registers_a(o, a, v + ((i * 16 * 128) >> 4));
+    }
+    wgmma_commit();
+  }
+
+  __device__ __forceinline__ void release(uint32_t barrier) {
+    if (lane == 0) mbarrier_arrive(barrier);
+  }
+
+  /** Rows past the last key belong to somebody else, and a weight of zero does not silence a NaN there. */
+  __device__ __forceinline__ void clear_values(int stage, int valid) {
+    if (C::kGathers || valid >= kKeys) return;
+    const int thread = threadIdx.x & 127;
+    for (int index = thread; index < (kKeys - valid) * (C::D_VO / 8); index += 128) {
+      const int row = valid + index / (C::D_VO / 8), chunk = index % (C::D_VO / 8);
+      const uint32_t at = shared.v(stage) + (chunk >> 3) * kKeys * 128 + row * 128 + ((chunk & 7) ^ (row & 7)) * 16;
+      asm volatile("st.shared.v4.b32 [%0], {%1, %1, %1, %1};\n" ::"r"(at), "r"(0) : "memory");
+    }
+    fence_async_proxy();
+    named_barrier_sync<128>(own_barrier(wg));
+  }
+
+  __device__ __forceinline__ void finish_logits(int tile, bool masks) {
+#pragma unroll
+    for (int j = 0; j < kKeys / 8; ++j) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const PackedRow& row = rows[e >> 1];
+        const LogitPosition at{row.qo_idx, tile * kKeys + j * 8 + (lane & 3) * 2 + (e & 1), row.qo_head,
+                               row.qo_head / static_cast<int>(params.group_size)};
+        finish_logit<Variant, Visible>(params, s[4 * j + e], at, params.kv_len, masks);
+      }
+    }
+  }
+
+  /**
+   * s becomes weights and l their sums; m a maximum that they are held against. It moves only when a weight would pass
+   * 2^kSlack, which float32 has room for: most tiles then need no rescaling of o. Returns whether it moved, and then what o
+   * must be multiplied with. The same in all threads of a warp.
+   */
+  __device__ __forceinline__ bool weigh(float scale, float (&factor)[2]) {
+    if constexpr (!Variant::kUsesSoftmax) return false;
+    constexpr float kSlack = 8.0f;
+    float top[2];
+    bool moves = false;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      top[r] = s[2 * r];
+#pragma unroll
+      for (int j = 0; j < kKeys / 8; ++j) top[r] = max_nan(top[r], max_nan(s[4 * j + 2 * r], s[4 * j + 2 * r + 1]));
+      top[r] = max_nan(top[r], __shfl_xor_sync(0xffffffffu, top[r], 1));
+      top[r] = max_nan(top[r], __shfl_xor_sync(0xffffffffu, top[r], 2));
+      // Written so that NaN and the first finite maximum (m = -inf) also count as moved.
+      moves = moves || !((top[r] - m[r]) * scale <= kSlack || top[r] == negative_infinity());
+    }
+    moves = __any_sync(0xffffffffu, moves);
+    if (moves) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const float next = max_nan(m[r], top[r]);
+        factor[r] = next == negative_infinity() ? 1.0f : exp2_approx((m[r] - next) * scale);
+        m[r] = next;
+        l[r] *= factor[r];
+      }
+    }
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const float held = m[r] == negative_infinity() ? 0.0f : m[r] * scale;
+      float sum = 0.0f;
+#pragma unroll
+      for (int j = 0; j < kKeys / 8; ++j) {
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          float& w = s[4 * j + 2 * r + e];
+          w = exp2_approx(fmaf(w, scale, -held));
+          sum += w;
+        }
+      }
+      l[r] += sum;
+    }
+    return moves;
+  }
+
+  __device__ __forceinline__ void pack_weights() {
+#pragma unroll
+    for (int i = 0; i < kKeys / 4; ++i) p[i] = pack2<T>(s[2 * i], s[2 * i + 1]);
+  }
+
+  __device__ __forceinline__ void rescale(const float (&factor)[2]) {
+#pragma unroll
+    for (int j = 0; j < C::D_VO / 8; ++j) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) o[4 * j + e] *= factor[e >> 1];
+    }
+  }
+
+  __device__ __forceinline__ bool masks_tile(int tile, int first_row, int last_row) const {
+    const int end = (tile + 1) * kKeys;
+    return guards || end > params.kv_len || !Visible::all_visible(params, first_row, last_row, tile * kKeys, end);
+  }
+
+  /** All tiles of an item. */
+  __device__ __forceinline__ void attend(const HopperItem& item, int first_row, int last_row, float scale,
+                                         RingPosition<C::STAGES>& ring) {
+    float factor[2];
+    mbarrier_wait(shared.k_full(ring.stage), ring.parity);
+    begin_scores(ring.stage);
+    wgmma_wait<0>();
+    wgmma_pin(s);
+    release(shared.k_empty(ring.stage));
+    if (item.first + 1 == item.end) release(shared.q_empty(wg));
+    if (Variant::kTransformsLogits || masks_tile(item.end - 1, first_row, last_row)) finish_logits(item.end - 1, true);
+    weigh(scale, factor);
+    pack_weights();
+    for (int tile = item.end - 2; tile >= item.first; --tile) {
+      RingPosition<C::STAGES> next = ring;
+      next.advance();
+      mbarrier_wait(shared.k_full(next.stage), next.parity);
+      named_barrier_sync<256>(turn_barrier(wg));
+      begin_scores(next.stage);
+      mbarrier_wait(shared.v_full(ring.stage), ring.parity);
+      clear_values(ring.stage, params.kv_len - (tile + 1) * kKeys);
+      begin_output(ring.stage);
+      named_barrier_arrive<256>(turn_barrier(wg + 1 == C::kWarpgroups ? 0 : wg + 1));
+      wgmma_wait<1>();
+      wgmma_pin(s);
+      release(shared.k_empty(next.stage));
+      if (tile == item.first) release(shared.q_empty(wg));
+      const bool masks = masks_tile(tile, first_row, last_row);
+      if (Variant::kTransformsLogits || masks) finish_logits(tile, masks);
+      const bool moved = weigh(scale, factor);
+      wgmma_wait<0>();
+      wgmma_pin(o);
+      release(shared.v_empty(ring.stage));
+      pack_weights();
+      if (moved) rescale(factor);
+      ring = next;
+    }
+    mbarrier_wait(shared.v_full(ring.stage), ring.parity);
+    clear_values(ring.stage, params.kv_len - item.first * kKeys);
+    begin_output(ring.stage);
+    wgmma_wait<0>();
+    wgmma_pin(o);
+    release(shared.v_empty(ring.stage));
+    ring.advance();
+  }
+
+  /** Rows leave in 16-byte pieces: the four threads of a row exchange what they hold of four pieces. */
+  __device__ __forceinline__ void store(int num_rows, float scale) {
+    const int head = rows[0].qo_head / static_cast<int>(params.group_size), t = lane & 3;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      l[r] += __shfl_xor_sync(0xffffffffu, l[r], 1);
+      l[r] += __shfl_xor_sync(0xffffffffu, l[r], 2);
+      float lse = row_lse(m[r], l[r], scale);
+      const float share = join_sink<Variant>(params, rows[r].qo_head, lse);
+      const float factor = normalizer<Variant>(l[r]) * share * params.v_scale;
+      const bool exists = warp * 16 + r * 8 + (lane >> 2) < num_rows;
+      T* out = static_cast<T*>(params.o) + output_offset(params, rows[r]) + t * 8;
+#pragma unroll
+      for (int j = 0; j < C::D_VO / 8; j += 4) {
+        uint32_t piece[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          float low = o[4 * (j + i) + 2 * r] * factor, high = o[4 * (j + i) + 2 * r + 1] * factor;
+          if constexpr (Variant::kTransformsOutput) {
+            if (exists) {
+              const int dim = (j + i) * 8 + t * 2;
+              low = Variant::transform_output(params, low, {rows[r].qo_idx, rows[r].qo_head, head, dim}, lse);
+              high = Variant::transform_output(params, high, {rows[r].qo_idx, rows[r].qo_head, head, dim + 1}, lse);
+            }
+          }
+          piece[i] = pack2<T>(low, high);
+        }
+        transpose_quad(piece, t);
+        if (exists) {
+          *reinterpret_cast<uint4*>(out + j * 8) = make_uint4(piece[0], piece[1], piece[2], piece[3]);
+        }
+      }
+      if (t == 0 && exists) store_lse(params, rows[r], lse);
+    }
+  }
+
+  __device__ __forceinline__ void run(const Params& batch, const HopperItem* items) {
+    RingPosition<C::STAGES> ring;
+    if (wg + 1 == C::kWarpgroups) named_barrier_arrive<256>(turn_barrier(0));
+    for (int q_parity = 0;; q_parity ^= 1) {
+      mbarrier_wait(shared.q_full(wg), q_parity);
+      const HopperItem item = items[wg];
+      if (item.request < 0) return;
+      params = hopper_request<C>(batch, item);
+      const int first_packed = (item.tile * C::kWarpgroups + wg) * batch.warpgroup_rows;
+      const int num_rows = min(batch.warpgroup_rows, item.qo_len * batch.group_size - first_packed);
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        rows[r] = PackedRow::at(params, first_packed + warp * 16 + r * 8 + (lane >> 2), item.head);
+        m[r] = negative_infinity();
+        l[r] = 0.0f;
+      }
+#pragma unroll
+      for (int i = 0; i < C::D_VO / 2; ++i) o[i] = 0.0f;
+      if constexpr (Variant::kGuardsLogits) guards = num_rows < 64;
+      const float scale = Variant::kTransformsLogits ? kLog2e : params.sm_scale * kLog2e;
+      const int last_packed = first_packed + max(num_rows, 1) - 1;
+      if (item.first < item.end) {
+        attend(item, first_packed / params.group_size, last_packed / params.group_size, scale, ring);
+      } else {
+        release(shared.q_empty(wg));
+      }
+      store(num_rows, scale);
+    }
+  }
+};
+
+/** Grid: blocks that stay; at most as many as multiprocessors. */
+template <class C, class Params>
+__device__ __forceinline__ void hopper_prefill(const Params& batch) {
+  extern __shared__ __align__(128) char smem[];
+  require_shared_bytes(C::kSharedBytes);
+  const uint32_t unaligned = shared_address(smem);
+  const HopperShared<C> shared{(unaligned + 1023) / 1024 * 1024};
+  HopperItem* items = reinterpret_cast<HopperItem*>(smem + (shared.base - unaligned) + C::kItems);
+  if (threadIdx.x == 0) {
+    tma_prefetch_map(&batch.q_map);
+    if constexpr (!C::kGathers) {
+      tma_prefetch_map(&batch.k_map);
+      tma_prefetch_map(&batch.v_map);
+    }
+    for (int i = 0; i < C::STAGES; ++i) {
+      mbarrier_init(shared.k_full(i), C::kGathers ? 128 : 1);
+      mbarrier_init(shared.v_full(i), C::kGathers ? 128 : 1);
+      mbarrier_init(shared.k_empty(i), C::kWarpgroups * 4);
+      mbarrier_init(shared.v_empty(i), C::kWarpgroups * 4);
+    }
+    for (int wg = 0; wg < C::kWarpgroups; ++wg) {
+      mbarrier_init(shared.q_full(wg), 1);
+      mbarrier_init(shared.q_empty(wg), 4);
+    }
+    mbarrier_init_fence();
+  }
+  __syncthreads();
+  const int warpgroup = threadIdx.x / 128;
+  if (warpgroup == 0) {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;\n" ::"n"(C::kLoaderRegisters));
+    HopperLoader<C, Params>(batch, shared).run(items, reinterpret_cast<int*>(items + C::kWarpgroups));
+  } else {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;\n" ::"n"(C::kRegisters));
+    HopperWarpgroup<C, Params>(shared, warpgroup - 1).run(batch, items);
+  }
+}
+
+}  // namespace flashinfer

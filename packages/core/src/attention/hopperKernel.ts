@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+// Kernels and tiles of the fa3 template (include/flashinfer/attention/hopper.cuh): prefill on sm_90a.
+import type { KernelSpec, ParamField } from '../jit/spec.ts';
+import { batchParamsOf } from './batchKernel.ts';
+import { type KernelOptions, optionsName, prelude, typeArguments, variantArguments } from './kernelName.ts';
+import { headDimVoOf } from './request.ts';
+import { singleParamsOf } from './singleParams.ts';
+
+export interface HopperTile {
+  /** Warpgroups that compute, each 64 query rows; one more loads. */
+  readonly warpgroups: 2 | 3;
+  readonly kvTile: number;
+  readonly stages: number;
+}
+
+/** How keys and values are loaded; HopperKv in the header. */
+export type HopperKv = 'rows' | 'pages' | 'gather';
+
+const kvArguments: Record<HopperKv, string> = { rows: 'kRows', pages: 'kPages', gather: 'kGather' };
+
+/** Fields besides those of the fa2 kernels. The maps of keys and values are the queries' where none are used. */
+const hopperFields: readonly ParamField[] = [
+  { name: 'warpgroup_rows', type: 'i32' },
+  { name: 'head_section', type: 'i32' },
+  { name: 'num_items', type: 'i32' },
+  { name: 'q_map', type: 'tensormap' },
+  { name: 'k_map', type: 'tensormap' },
+  { name: 'v_map', type: 'tensormap' },
+];
+
+/** What the template does not do; `undefined` where it serves. */
+export function hopperRefusal(o: KernelOptions & { numQoHeads: number; numKvHeads: number }): string | undefined {
+  if (o.kvDtype !== o.qDtype) return `${o.kvDtype} keys with ${o.qDtype} queries`;
+  if (o.posEncodingMode === 'ROPE_LLAMA') return "posEncodingMode 'ROPE_LLAMA'";
+  if (o.maskMode === 'custom') return 'custom masks';
+  if (o.variant?.hooks.queryTransform !== undefined) return 'a variant with queryTransform';
+  if (o.numQoHeads / o.numKvHeads > 64) return 'groups of more than 64 query heads';
+  return undefined;
+}
+
+/** Packed query rows of a warpgroup: whole tokens, so that a box of the copy engine is whole too. */
+export function hopperWarpgroupRows(group: number): number {
+  return Math.floor(64 / group) * group;
+}
+
+/** Bytes of dynamic shared memory; HopperConfig::kSharedBytes says the same. */
+export function hopperSharedBytes(o: Pick<KernelOptions, 'headDim'>, tile: HopperTile): number {
+  const queries = tile.warpgroups * 64 * o.headDim * 2;
+  const keys = tile.stages * tile.kvTile * (o.headDim + headDimVoOf(o.headDim)) * 2;
+  const barriers = (4 * tile.stages + 2 * tile.warpgroups) * 8;
+  return Math.ceil((queries + keys + barriers + tile.warpgroups * 32 + 16) / 1024) * 1024 + 1024;
+}
+
+type TileOptions = Pick<KernelOptions, 'headDim' | 'maskMode' | 'logitsSoftCap' | 'posEncodingMode' | 'variant'>;
+
+/**
+ * The tile for requests of so many keys. docs/fa3.md has what was tried; `node packages/bench/dist/main.js 'batch_*'` runs
+ * it again.
+ */
+export function chooseHopperTile(o: TileOptions, keys: number): HopperTile {
+  if (o.headDim === 64) return { warpgroups: 3, kvTile: 128, stages: 2 };
+  if (o.headDim === 256) return { warpgroups: 2, kvTile: 80, stages: 2 };
+  if (o.headDim === 192) return { warpgroups: 2, kvTile: 128, stages: 2 };
+  // Transformed logits need registers that 176 keys leave none of.
+  const transforms = o.logitsSoftCap !== 0 || o.posEncodingMode === 'ALIBI' || o.variant !== undefined;
+  return { warpgroups: 2, kvTile: !transforms && (o.maskMode === 'none' || keys > 2048) ? 176 : 128, stages: 2 };
+}
+
+/** Pages that tiles are made of, or that are made of tiles, are copied by box; rows of others are gathered. */
+export function pagesFit(pageSize: number, kvTile: number): boolean {
+  if (pageSize % 8 !== 0) return false;
+  return pageSize <= kvTile ? kvTile % pageSize === 0 : pageSize % kvTile === 0;
+}
+
+/** `tile`, or for pages that do not fit it a tile of 64 keys fewer or more that they do. */
+export function hopperPagedTile(tile: HopperTile, headDim: number, pageSize: number): HopperTile {
+  if (pagesFit(pageSize, tile.kvTile)) return tile;
+  const kvTile = headDim === 256 ? 64 : 128;
+  return pagesFit(pageSize, kvTile) ? { ...tile, kvTile } : tile;
+}
+
+/** Heads whose keys and values are at work at the same time: half of what the second-level cache holds of them, about. */
+export function hopperHeadSection(o: Pick<KernelOptions, 'headDim'> & { numKvHeads: number }, keys: number): number {
+  const headBytes = Math.max(1, keys) * (o.headDim + headDimVoOf(o.headDim)) * 2;
+  return Math.max(1, Math.min(o.numKvHeads, Math.floor(sectionBytes / headBytes)));
+}
+
+const sectionBytes = 16.8e6;
+
+export function hopperSpec(o: KernelOptions, tile: HopperTile, kv: HopperKv, batch: boolean): KernelSpec {
+  const { warpgroups, kvTile, stages } = tile;
+  const [t, , headDimQk, headDimVo] = typeArguments(o).split(', ');
+  const [variant, visible] = variantArguments(o).split(/, (?=flashinfer::(?:Visibility|PosEncodingMode))/);
+  const config =
+    `flashinfer::HopperConfig<${t}, ${headDimQk}, ${headDimVo}, ${kvTile}, ${warpgroups}, ${stages}, ${variant}, ` +
+    `${visible}, flashinfer::HopperKv::${kvArguments[kv]}, ${batch}>`;
+  return {
+    name: `${batch ? 'batch' : 'single'}_prefill_fa3_${kv}_${optionsName(o)}_t${warpgroups * 64}x${kvTile}_s${stages}`,
+    header: 'flashinfer/attention/hopper.cuh',
+    entry: `flashinfer::hopper_prefill<${config}>`,
+    ...prelude(o.variant, [
+      `static_assert(${config}::kSharedBytes == ${hopperSharedBytes(o, tile)}, "planner and kernel disagree");`,
+    ]),
+    params: [...(batch ? batchParamsOf(o.variant) : singleParamsOf(o.variant)), ...hopperFields],
+    threads: (warpgroups + 1) * 128,
+    minBlocksPerSm: 1,
+    minArch: 90,
+    exactArch: 'sm_90a',
+  };
+}

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+// Descriptions of tensors for the copy engine (CUDA driver API, cuTensorMapEncodeTiled): what a box of the fa3 template is.
+import { native, toFlashInferError } from '../native/load.ts';
+import type { DType } from '../tensor/dtype.ts';
+import { dtypes } from '../tensor/dtype.ts';
+import type { KvView } from './pagedKvCache.ts';
+
+/** CUtensorMapDataType. */
+const dataTypes: Partial<Record<DType, number>> = { float16: 6, bfloat16: 9 };
+const swizzle128 = 3;
+const promote128 = 2;
+
+interface Box {
+  readonly dtype: DType;
+  readonly address: number;
+  /** Innermost first, in elements; the stride of the innermost is 1 and left out. */
+  readonly dims: readonly number[];
+  readonly strides: readonly number[];
+  readonly box: readonly number[];
+}
+
+function encode({ dtype, address, dims, strides, box }: Box): Uint8Array {
+  const { bytes } = dtypes[dtype];
+  try {
+    return native().cuda.tensorMapEncodeTiled({
+      dtype: dataTypes[dtype]!,
+      rank: dims.length,
+      address,
+      dims: [...dims],
+      strides: strides.map((stride) => stride * bytes),
+      box: [...box],
+      elementStrides: dims.map(() => 1),
+      interleave: 0,
+      swizzle: swizzle128,
+      l2Promotion: promote128,
+      oobFill: 0,
+    });
+  } catch (error) {
+    throw toFlashInferError(error, 'cuTensorMapEncodeTiled');
+  }
+}
+
+/** Columns a box: 128 bytes, the swizzle's width. */
+const columns = 64;
+
+/** Queries: a box is `tokens` tokens of a group's heads. */
+export function queryMap(
+  q: { readonly ptr: number; readonly strideN: number; readonly strideH: number },
+  shape: { readonly tokens: number; readonly heads: number; readonly headDim: number; readonly dtype: DType },
+  box: { readonly tokens: number; readonly heads: number },
+): Uint8Array {
+  return encode({
+    dtype: shape.dtype,
+    address: q.ptr,
+    dims: [shape.headDim, shape.heads, shape.tokens],
+    strides: [stride(q.strideH, shape.headDim), stride(q.strideN, shape.headDim)],
+    box: [columns, box.heads, box.tokens],
+  });
+}
+
+/** Contiguous or ragged keys or values: a box is a tile's rows of one head. */
+export function rowsMap(
+  kv: Pick<KvView, 'ptr' | 'strideN' | 'strideH'>,
+  shape: { readonly rows: number; readonly heads: number; readonly headDim: number; readonly dtype: DType },
+  kvTile: number,
+): Uint8Array {
+  return encode({
+    dtype: shape.dtype,
+    address: kv.ptr,
+    dims: [shape.headDim, shape.rows, shape.heads],
+    strides: [stride(kv.strideN, shape.headDim), stride(kv.strideH, shape.headDim)],
+    box: [columns, kvTile, 1],
+  });
+}
+
+/** Paged keys or values: a box is a page's rows of one head, or the part of them that is a tile. */
+export function pagesMap(
+  kv: KvView,
+  shape: {
+    readonly pages: number;
+    readonly pageSize: number;
+    readonly heads: number;
+    readonly headDim: number;
+    readonly dtype: DType;
+  },
+  kvTile: number,
+): Uint8Array {
+  return encode({
+    dtype: shape.dtype,
+    address: kv.ptr,
+    dims: [shape.headDim, shape.pageSize, shape.heads, shape.pages],
+    strides: [kv.strideN, kv.strideH, kv.stridePage].map((each) => stride(each, shape.headDim)),
+    box: [columns, Math.min(shape.pageSize, kvTile), 1, 1],
+  });
+}
+
+/** The stride of a dimension of one element says nothing, and the driver refuses a zero. */
+function stride(elements: number, headDim: number): number {
+  return elements > 0 ? elements : headDim;
+}
