@@ -48,11 +48,13 @@ struct ParamLayout {
 /** Needs cuFuncGetParamInfo (CUDA 12.4). */
 ParamLayout GetParamLayout(const DriverApi& api, CUfunction function) {
   ParamLayout layout;
-  size_t offset, size;
+  size_t offset, size, first = 0;
   // Ends with CUDA_ERROR_INVALID_VALUE: the index is past the last parameter.
   for (size_t i = 0; api.cuFuncGetParamInfo(function, i, &offset, &size) == CUDA_SUCCESS; i++) {
+    // The first parameter's own alignment may move it: tensor maps want 64 bytes.
+    if (i == 0) first = offset;
     layout.sizes.push_back(static_cast<double>(size));
-    layout.totalBytes = std::max(layout.totalBytes, offset + size);
+    layout.totalBytes = std::max(layout.totalBytes, offset + size - first);
   }
   return layout;
 }
