@@ -310,40 +310,50 @@ __device__ __forceinline__ void take_from_candidates(TopKBlock<Config>& block, c
   }
 }
 
-/**
- * Bitonic, descending; `length` a power of two. In shared or global memory, which the block's barriers order alike.
- * A warp's pairs touch elements of its own where they are up to 32 apart, so that those steps need no block barrier.
- */
+/** Steps of a bitonic sort, descending, whose pairs are up to 32 apart: each warp keeps 64 values in registers. */
+template <class Config>
+__device__ __forceinline__ void sort_in_warps(uint64_t* values, uint32_t length, uint32_t first_size,
+                                              uint32_t last_size) {
+  const uint32_t lane = threadIdx.x % 32;
+  for (uint32_t base = threadIdx.x / 32 * 64; base < length; base += Config::kWarps * 64) {
+    uint64_t low = values[base + lane], high = values[base + 32 + lane];
+    for (uint32_t size = first_size; size <= last_size; size *= 2) {
+      const bool low_falls = ((base + lane) & size) == 0, high_falls = ((base + 32 + lane) & size) == 0;
+      if (size >= 64 && (low < high) == low_falls) {
+        const uint64_t kept = low;
+        low = high, high = kept;
+      }
+      for (uint32_t stride = min(size / 2, 16u); stride > 0; stride /= 2) {
+        const bool is_first = (lane & stride) == 0;
+        const uint64_t other_low = __shfl_xor_sync(0xffffffffu, low, stride);
+        const uint64_t other_high = __shfl_xor_sync(0xffffffffu, high, stride);
+        // The first of a falling pair takes the larger, as the second of a rising one does.
+        if ((low < other_low) == (is_first == low_falls)) low = other_low;
+        if ((high < other_high) == (is_first == high_falls)) high = other_high;
+      }
+    }
+    values[base + lane] = low, values[base + 32 + lane] = high;
+  }
+}
+
+/** Bitonic, descending; `length` a power of two from 64 up. In shared or global memory, which barriers order alike. */
 template <class Config>
 __device__ __forceinline__ void sort_descending(uint64_t* values, uint32_t length) {
   __syncthreads();
-  for (uint32_t size = 2; size <= length; size *= 2) {
-    for (uint32_t stride = size / 2; stride > 0; stride /= 2) {
-      constexpr int kBatch = 2;  // pairs loaded before any is stored: the compiler cannot tell that they differ
-      for (uint32_t first = threadIdx.x; first < length / 2; first += kBatch * Config::kThreads) {
-        uint64_t a[kBatch], b[kBatch];
-        uint32_t at[kBatch];
-#pragma unroll
-        for (int n = 0; n < kBatch; ++n) {
-          const uint32_t pair = first + n * Config::kThreads;
-          at[n] = 2 * pair - (pair & (stride - 1));
-          if (pair < length / 2) a[n] = values[at[n]], b[n] = values[at[n] + stride];
-        }
-#pragma unroll
-        for (int n = 0; n < kBatch; ++n) {
-          const bool swaps = (a[n] < b[n]) == ((at[n] & size) == 0);
-          if (first + n * Config::kThreads < length / 2 && swaps) values[at[n]] = b[n], values[at[n] + stride] = a[n];
-        }
-      }
-      const bool stays_in_warp = stride <= 32 && (stride > 1 || size <= 32);
-      if (stays_in_warp) {
-        __syncwarp();
-      } else {
-        __syncthreads();
-      }
-    }
-  }
+  sort_in_warps<Config>(values, length, 2, 64);
   __syncthreads();
+  for (uint32_t size = 128; size <= length; size *= 2) {
+    for (uint32_t stride = size / 2; stride >= 64; stride /= 2) {
+      for (uint32_t pair = threadIdx.x; pair < length / 2; pair += Config::kThreads) {
+        const uint32_t i = 2 * pair - (pair & (stride - 1)), j = i + stride;
+        const uint64_t a = values[i], b = values[j];
+        if ((a < b) == ((i & size) == 0)) values[i] = b, values[j] = a;
+      }
+      __syncthreads();
+    }
+    sort_in_warps<Config>(values, length, size, size);
+    __syncthreads();
+  }
 }
 
 }  // namespace detail
@@ -357,7 +367,7 @@ __device__ __forceinline__ void sort_descending(uint64_t* values, uint32_t lengt
  * capacity: candidates that shared memory holds, 0 to select from the row itself; samples (0: take all as candidates),
  * sample_rank: which of them is the guess, sample_slack; region, regions: candidates of one split, and their memory
  * `[rows, splits, 2, region]`; region_counts `[rows, splits]`; counters `[rows]` zeros; sort_length: 0, or the power of
- * two from k up; sort_memory: null for shared memory behind the candidates, else `[rows, sort_length]` of 8 bytes.
+ * two from k up, at least 64; sort_memory: null for shared memory behind the candidates, else `[rows, sort_length]` of 8 bytes.
  */
 template <class Config, class Params>
 __device__ __forceinline__ void topk(const Params& params) {
@@ -372,8 +382,9 @@ __device__ __forceinline__ void topk(const Params& params) {
   const T* x = static_cast<const T*>(params.x) + row * params.stride;
   const detail::TopKOrder order{params.tie_large != 0};
   const detail::TopKCandidates candidates{dynamic, dynamic + capacity};
-  uint64_t* sort_shared = reinterpret_cast<uint64_t*>(dynamic + 2 * capacity);
-  uint64_t* sort_global = static_cast<uint64_t*>(params.sort_memory) + static_cast<int64_t>(row) * params.sort_length;
+  uint64_t* sorted = params.sort_memory != nullptr
+                         ? static_cast<uint64_t*>(params.sort_memory) + static_cast<int64_t>(row) * params.sort_length
+                         : reinterpret_cast<uint64_t*>(dynamic + 2 * capacity);
 
   // A function object over the candidates: the sample first, then what was kept.
   const auto kept = [&](uint32_t count) {
@@ -468,7 +479,6 @@ __device__ __forceinline__ void topk(const Params& params) {
 
   const auto emit = [&](uint32_t at, uint32_t bits, uint32_t index) {
     if (params.sort_length > 0) {
-      uint64_t* sorted = params.sort_memory != nullptr ? sort_global : sort_shared;
       sorted[at] = static_cast<uint64_t>(detail::topk_key<T>(bits)) << 32 | order.tie(index);
       return;
     }
@@ -499,24 +509,14 @@ __device__ __forceinline__ void topk(const Params& params) {
   }
 
   if (params.sort_length == 0) return;
-  const auto finish = [&](uint64_t* sorted) {
-    for (uint32_t i = k + threadIdx.x; i < params.sort_length; i += kThreads) sorted[i] = 0;
-    detail::sort_descending<Config>(sorted, params.sort_length);
-    T* values = static_cast<T*>(params.values) + static_cast<int64_t>(row) * k;
-    int32_t* indices = static_cast<int32_t*>(params.indices) + static_cast<int64_t>(row) * k;
+  for (uint32_t i = k + threadIdx.x; i < params.sort_length; i += kThreads) sorted[i] = 0;
+  detail::sort_descending<Config>(sorted, params.sort_length);
 #pragma unroll 2
-    for (uint32_t i = threadIdx.x; i < k; i += kThreads) {
-      const uint32_t index = order.index(static_cast<uint32_t>(sorted[i]));
-      Vector<T, 1> value = load_once<T, 1>(x + index);
-      store<T, 1>(values + i, value);
-      indices[i] = static_cast<int32_t>(index);
-    }
-  };
-  // Apart, so that the usual case is compiled for shared memory.
-  if (params.sort_memory != nullptr) {
-    finish(sort_global);
-  } else {
-    finish(sort_shared);
+  for (uint32_t i = threadIdx.x; i < k; i += kThreads) {
+    const uint32_t index = order.index(static_cast<uint32_t>(sorted[i]));
+    const int64_t out = static_cast<int64_t>(row) * k + i;
+    store<T, 1>(static_cast<T*>(params.values) + out, load_once<T, 1>(x + index));
+    static_cast<int32_t*>(params.indices)[out] = static_cast<int32_t>(index);
   }
 }
 

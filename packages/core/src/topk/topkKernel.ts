@@ -24,7 +24,7 @@ export interface TopKPlan {
   readonly sampleSlack: number;
   /** Candidates one split may have. */
   readonly region: number;
-  /** 0: unsorted; else the power of two from k up. */
+  /** 0: unsorted; else the power of two from k up, at least 64. */
   readonly sortLength: number;
   /** Sorts in shared memory, behind the candidates. */
   readonly sortsInShared: boolean;
@@ -45,7 +45,7 @@ const fixedShared = 10 * 1024;
  * row in tens of thousands, and six more of room make an overflow rarer still. Both cost time only.
  */
 export function planTopK(length: number, k: number, rows: number, sorted: boolean, limits: TopKLimits): TopKPlan {
-  const sortLength = sorted ? 2 ** Math.ceil(Math.log2(k)) : 0;
+  const sortLength = sorted ? Math.max(64, 2 ** Math.ceil(Math.log2(k))) : 0;
   const available = limits.sharedPerBlock - fixedShared;
   let capacity = length;
   let samples = 0;
