@@ -27,7 +27,8 @@ const localMemoryLimit = new Map([
   ['topk_bf16_v8_t1024', 32],
   // The loading warpgroup gives its registers away; what it spills is out of its loop.
   ['batch_prefill_fa3_rows_bf16_hd128_causal_t128x128_s2', 128],
-  ['batch_prefill_fa3_pages_f16_hd128_t128x176_s2', 64],
+  ['batch_prefill_fa3_gather_f16_hd128_causal_cap_t128x128_s2', 48],
+  ['batch_prefill_fa3_gather_f16_hd192x128_causal_t128x128_s2', 32],
   ['single_prefill_fa3_rows_f16_hd64_causal_swa_t192x128_s2', 272],
   ['batch_prefill_fa3_rows_f16_hd256_causal_t128x80_s2', 128],
 ]);

@@ -208,43 +208,57 @@ struct HopperLoader {
     }
   }
 
+  /** Keys that the page table is asked about by this thread, `step` apart: those of its boxes, or of its rows. */
+  static constexpr int kFound = C::KV == HopperKv::kRows ? 0 : C::KV == HopperKv::kPages ? 1 : C::KV_TILE / 16;
+  int found[kFound == 0 ? 1 : kFound];
+
+  /** Starts looking up a tile's pages, long before they are needed: K and V of a tile lie in the same ones. */
+  __device__ __forceinline__ void find_pages(int tile) {
+#pragma unroll
+    for (int i = 0; i < kFound; ++i) {
+      const int offset = C::kGathers ? (thread >> 3) + i * 16 : thread * min(batch.page_size, C::KV_TILE);
+      int slot;
+      const int entry = PagedKv::page_of(batch, min(tile * C::KV_TILE + offset, kv_len - 1), slot);
+      found[i] = __ldg(static_cast<const int32_t*>(batch.kv_indices) + kv_start + entry);
+    }
+  }
+
   /** A lane a box; boxes past the last key are left as they are. */
   template <int D>
   __device__ __forceinline__ void load_pages(const void* map, uint32_t dst, uint32_t full, int tile) {
-    const int box_rows = min(batch.page_size, C::KV_TILE), boxes = C::KV_TILE / box_rows;
-    const int first_key = tile * C::KV_TILE;
-    const int used = min(boxes, ceil_div(kv_len - first_key, box_rows));
-    if (thread == 0) mbarrier_arrive_expect(full, used * box_rows * D * 2);
+    const int rows = min(batch.page_size, C::KV_TILE), first_key = tile * C::KV_TILE;
+    const int used = min(C::KV_TILE / rows, ceil_div(kv_len - first_key, rows));
+    if (thread == 0) mbarrier_arrive_expect(full, used * rows * D * 2);
     __syncwarp();
-    for (int box = thread; box < used; box += 32) {
-      int slot;
-      const int entry = PagedKv::page_of(batch, first_key + box * box_rows, slot);
-      const int page = __ldg(static_cast<const int32_t*>(batch.kv_indices) + kv_start + entry);
+    if (thread >= used) return;
+    int slot;
+    PagedKv::page_of(batch, first_key + thread * rows, slot);
 #pragma unroll
-      for (int c = 0; c < D / 64; ++c) {
-        tma_load_4d(dst + (c * C::KV_TILE + box * box_rows) * 128, map, full, c * 64, slot, head, page);
-      }
+    for (int c = 0; c < D / 64; ++c) {
+      tma_load_4d(dst + (c * C::KV_TILE + thread * rows) * 128, map, full, c * 64, slot, head, found[0]);
     }
   }
 
   /** Eight neighbours copy 128 bytes of a row; rows past the last key become zeros. */
   template <bool IS_K, int D>
   __device__ __forceinline__ void gather(uint32_t dst, int tile) {
-    const int chunk = thread & 7;
+    const int chunk = thread & 7, first_row = thread >> 3;
     const int64_t stride_page = IS_K ? batch.k_stride_page : batch.v_stride_page;
     const int64_t stride_n = IS_K ? batch.k_stride_n : batch.v_stride_n;
     const T* base = static_cast<const T*>(IS_K ? batch.k : batch.v) +
                     head * (IS_K ? batch.k_stride_h : batch.v_stride_h) + chunk * 8;
-#pragma unroll 4
-    for (int row = thread >> 3; row < C::KV_TILE; row += 16) {
-      const int key = tile * C::KV_TILE + row;
-      int slot;
-      const int entry = PagedKv::page_of(batch, min(key, kv_len - 1), slot);
-      const int page = __ldg(static_cast<const int32_t*>(batch.kv_indices) + kv_start + entry);
-      const T* src = base + page * stride_page + slot * stride_n;
-      const uint32_t at = dst + row * 128 + ((chunk ^ (row & 7)) << 4);
+    // Rows 16 apart have the same place in the swizzle.
+    const uint32_t at = dst + first_row * 128 + ((chunk ^ (first_row & 7)) << 4);
 #pragma unroll
-      for (int c = 0; c < D / 64; ++c) cp_async_16(at + c * C::KV_TILE * 128, src + c * 64, key < kv_len);
+    for (int i = 0; i < kFound; ++i) {
+      const int key = tile * C::KV_TILE + first_row + i * 16;
+      int slot;
+      PagedKv::page_of(batch, min(key, kv_len - 1), slot);
+      const T* src = base + found[i] * stride_page + slot * stride_n;
+#pragma unroll
+      for (int c = 0; c < D / 64; ++c) {
+        cp_async_16(at + (c * C::KV_TILE + i * 16) * 128, src + c * 64, key < kv_len);
+      }
     }
     cp_async_commit();
   }
@@ -293,12 +307,18 @@ struct HopperLoader {
       kv_len = item.kv_len;
       if (item.request < 0 || item.first == item.end) hand_over(item, items, q_parity);
       if (item.request < 0) break;
+      if constexpr (kFound > 0) {
+        if (item.first < item.end) find_pages(item.end - 1);
+      }
       for (int tile = item.end - 1; tile >= item.first; --tile) {
         mbarrier_wait(shared.k_empty(ring.stage), ring.parity ^ 1);
         load<true, C::D_QK>(shared.k(ring.stage), shared.k_full(ring.stage), tile);
         if (tile == item.end - 1) hand_over(item, items, q_parity);
         mbarrier_wait(shared.v_empty(ring.stage), ring.parity ^ 1);
         load<false, C::D_VO>(shared.v(ring.stage), shared.v_full(ring.stage), tile);
+        if constexpr (kFound > 0) {
+          if (tile > item.first) find_pages(tile - 1);
+        }
         ring.advance();
       }
       int place = static_cast<int>(taken) + gridDim.x;
