@@ -3,10 +3,11 @@
 import { Command } from 'commander';
 import { packageVersion } from '../packageRoot.ts';
 import { clearCacheCommand } from './clearCacheCommand.ts';
+import { installJitCacheCommand } from './installJitCacheCommand.ts';
 import { listModulesCommand } from './listModulesCommand.ts';
 import { showConfigCommand } from './showConfigCommand.ts';
 
-const commands = [showConfigCommand, listModulesCommand, clearCacheCommand];
+const commands = [showConfigCommand, listModulesCommand, clearCacheCommand, installJitCacheCommand];
 
 /** A fresh program; errors of use print the help and exit with 1. */
 export function createProgram(): Command {

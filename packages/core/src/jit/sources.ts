@@ -62,17 +62,30 @@ function installedJitCache(config: JitConfig): KernelSource {
 export function jitCacheFolder(folder: string, config: JitConfig): KernelSource {
   return {
     name: 'jit-cache',
-    find: (nameFor, target) => findInReleases(folder, nameFor(config.libraryVersion), target),
+    find(nameFor, target) {
+      for (const release of releasesIn(folder)) {
+        const manifest = readPrebuiltManifest(join(folder, release), target);
+        // Of another version only where install-jit-cache was told to take it.
+        const version = typeof manifest === 'object' ? manifest.version : config.libraryVersion;
+        const found = findTolerant(join(folder, release), nameFor(version), target);
+        if (found !== undefined) return found;
+      }
+      return undefined;
+    },
   };
 }
 
 function findInReleases(folder: string, uri: string, target: Target): FoundKernel | undefined {
-  const releases = listFolder(folder).sort((a, b) => b.localeCompare(a, 'en', { numeric: true }));
-  for (const release of releases) {
+  for (const release of releasesIn(folder)) {
     const found = findTolerant(join(folder, release), uri, target);
     if (found !== undefined) return found;
   }
   return undefined;
+}
+
+/** Newest first. */
+function releasesIn(folder: string): string[] {
+  return listFolder(folder).sort((a, b) => b.localeCompare(a, 'en', { numeric: true }));
 }
 
 /** A damaged file of a package is passed over with a log line: the kernel may come from elsewhere. */

@@ -30,9 +30,16 @@ export function listCachedModules(cacheRoot: string = jitConfig().cacheRoot): Ca
   );
 }
 
-/** Where the cache is and what it takes, temporary and quarantined files included. */
+/** Where the cache is and what it takes, temporary and quarantined files included; not what was installed into it. */
 export function cacheInfo(cacheRoot: string = jitConfig().cacheRoot): { path: string; bytes: number; count: number } {
-  return { path: cacheRoot, bytes: folderBytes(cacheRoot), count: listCachedModules(cacheRoot).length };
+  const bytes = cacheFolders(cacheRoot).reduce((sum, folder) => sum + folderBytes(folder), 0);
+  return { path: cacheRoot, bytes, count: listCachedModules(cacheRoot).length };
+}
+
+/** The folders of compiled modules and of failed compilations: what clearing the cache deletes. */
+export function cacheFolders(cacheRoot: string): string[] {
+  const own = listFolder(cacheRoot).filter((name) => /^sm_\d+[af]?$/.test(name) || name === 'failed');
+  return own.map((name) => join(cacheRoot, name));
 }
 
 function describeEntry(path: string, uri: string, target: Target): CachedModule {

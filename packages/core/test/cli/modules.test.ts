@@ -64,10 +64,13 @@ describe('clear-cache', () => {
     addDamagedModule('sm_90a', 'fill_f32_0123456789abcdef', 2048);
     const other = join(base, 'flashinfer', '0.0.1-other', 'sm_90a');
     mkdirSync(other, { recursive: true });
+    const installed = join(cache, 'jit-cache/cu130');
+    mkdirSync(installed, { recursive: true });
     expect(showConfig().cache).toEqual({ path: cache, bytes: 2048, count: 1 });
 
     expect(await run('clear-cache')).toBe(`Deleted 1 module, 2.0 KiB, in ${cache}`);
-    expect(existsSync(cache)).toBe(false);
+    expect(existsSync(join(cache, 'sm_90a'))).toBe(false);
+    expect(existsSync(installed)).toBe(true);
     expect(existsSync(other)).toBe(true);
     expect(await run('clear-cache')).toBe(`Deleted 0 modules, 0 bytes, in ${cache}`);
   });

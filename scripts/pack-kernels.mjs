@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// Packs what build-kernels.mjs built, as tarballs that `npm install ./file.tgz` takes: `node scripts/pack-kernels.mjs cubin`
+// makes one a SM architecture (@flashinfer/cubin-sm90a), `jit-cache` one a CUDA version. Same contents, same bytes.
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, relative, resolve } from 'node:path';
+import { parseArgs } from 'node:util';
+import { create } from 'tar';
+import { root } from './repository.mjs';
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    // Holds the kernels of one CUDA version in <arch> folders, as the build leaves them.
+    input: { type: 'string' },
+    cuda: { type: 'string' },
+    output: { type: 'string', default: join(root, 'build/packages') },
+  },
+});
+
+/** @param {string} name */
+const manifestOf = (name) => JSON.parse(readFileSync(join(root, 'packages', name, 'package.json'), 'utf8'));
+
+/** @param {string} folder */
+const foldersIn = (folder) =>
+  existsSync(folder)
+    ? readdirSync(folder)
+        .filter((name) => !name.startsWith('.'))
+        .sort()
+    : [];
+
+/**
+ * @param {string} tarball
+ * @param {(folder: string) => void} fill
+ */
+async function pack(tarball, fill) {
+  const stage = mkdtempSync(join(tmpdir(), 'flashinfer-pack-'));
+  const folder = join(stage, 'package');
+  try {
+    mkdirSync(folder);
+    fill(folder);
+    cpSync(join(root, 'LICENSE'), join(folder, 'LICENSE'));
+    const files = readdirSync(folder, { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isFile())
+      .map((entry) => relative(stage, join(entry.parentPath, entry.name)).replaceAll('\\', '/'))
+      .sort();
+    mkdirSync(values.output, { recursive: true });
+    const file = join(values.output, tarball);
+    // One date and no owner: contents alone decide the bytes.
+    await create(
+      { file, cwd: stage, gzip: { level: 9 }, portable: true, mtime: new Date(Date.UTC(1985, 9, 26)) },
+      files,
+    );
+    console.log(`${file}: ${files.length} files, ${(statSync(file).size / 2 ** 20).toFixed(2)} MiB`);
+  } finally {
+    rmSync(stage, { recursive: true });
+  }
+}
+
+/**
+ * @param {string} folder
+ * @param {object} manifest
+ */
+function writeManifest(folder, manifest) {
+  writeFileSync(join(folder, 'package.json'), `${JSON.stringify(manifest, undefined, 2)}\n`);
+}
+
+async function packCubins() {
+  const input = resolve(values.input ?? join(root, 'packages/cubin/cubins'));
+  const { version, license, engines, publishConfig } = manifestOf('cubin');
+  const targets = foldersIn(input);
+  for (const target of targets) {
+    const name = `cubin-${target.replace('_', '')}`;
+    await pack(`flashinfer-${name}-${version}.tgz`, (folder) => {
+      const description = `Compiled kernels for @flashinfer/core, ${target} alone`;
+      const exports = { './package.json': './package.json' };
+      const manifest = {
+        name: `@flashinfer/${name}`,
+        version,
+        description,
+        license,
+        engines,
+        exports,
+        files: ['cubins'],
+      };
+      writeManifest(folder, { ...manifest, publishConfig });
+      writeFileSync(
+        join(folder, 'README.md'),
+        `# @flashinfer/${name}\n\n${description}; the part of @flashinfer/cubin that one GPU needs.\n`,
+      );
+      cpSync(join(input, target), join(folder, 'cubins', target), { recursive: true });
+    });
+  }
+  return targets.length;
+}
+
+async function packJitCache() {
+  const modules = join(root, 'packages/jit-cache/modules');
+  const releases = values.cuda === undefined ? foldersIn(modules) : [values.cuda];
+  const { scripts, devDependencies, ...manifest } = manifestOf('jit-cache');
+  for (const cuda of releases) {
+    const input = resolve(values.input ?? join(modules, cuda));
+    const version = `${manifest.version}+${cuda}`;
+    await pack(`flashinfer-jit-cache-${version}.tgz`, (folder) => {
+      writeManifest(folder, { ...manifest, version });
+      for (const name of ['dist', 'README.md'])
+        cpSync(join(root, 'packages/jit-cache', name), join(folder, name), { recursive: true });
+      cpSync(input, join(folder, 'modules', cuda), { recursive: true });
+    });
+  }
+  return releases.length;
+}
+
+const [name] = positionals;
+if (name !== 'cubin' && name !== 'jit-cache') throw new Error(`pack-kernels: ${name}; expected cubin or jit-cache`);
+const packed = name === 'cubin' ? await packCubins() : await packJitCache();
+if (packed === 0) throw new Error(`pack-kernels: nothing is built; run turbo run build:${name} first`);
