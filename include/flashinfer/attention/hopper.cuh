@@ -183,8 +183,6 @@ struct HopperLoader {
   const HopperShared<C>& shared;
   const int thread;
   int kv_start, head, kv_len;
-  /** kGather: the barrier of the tile before, whose copies are still to be waited for; 0 if there is none. */
-  uint32_t unfinished = 0;
 
   __device__ __forceinline__ HopperLoader(const Params& params, const HopperShared<C>& places)
       : batch(params), shared(places), thread(threadIdx.x) {}
@@ -203,8 +201,7 @@ struct HopperLoader {
       load_pages<D>(map, dst, full, tile);
     } else {
       gather<IS_K, D>(dst, tile);
-      if (unfinished != 0) finish<1>(unfinished);
-      unfinished = full;
+      mbarrier_arrive_after_copies(full);
     }
   }
 
@@ -260,15 +257,6 @@ struct HopperLoader {
         cp_async_16(at + (c * C::KV_TILE + i * 16) * 128, src + c * 64, key < kv_len);
       }
     }
-    cp_async_commit();
-  }
-
-  /** The copies of the tile that `full` stands for have landed once at most PENDING later ones are in flight. */
-  template <int PENDING>
-  __device__ __forceinline__ void finish(uint32_t full) {
-    cp_async_wait<PENDING>();
-    fence_async_proxy();
-    mbarrier_arrive(full);
   }
 
   /** The item and its queries for every warpgroup; request -1 says that there is nothing more. */
@@ -323,10 +311,6 @@ struct HopperLoader {
       }
       int place = static_cast<int>(taken) + gridDim.x;
       if constexpr (kThreads > 1) {
-        if constexpr (C::kGathers) {
-          if (unfinished != 0) finish<0>(unfinished);
-          unfinished = 0;
-        }
         place = broadcast(place, places);
       }
       item = hopper_item<C>(batch, num_items, place, kv_start);
@@ -408,6 +392,12 @@ struct HopperWarpgroup {
       Wgmma<T, C::D_VO>::registers_a(o, a, v + ((i * 16 * 128) >> 4));
     }
     wgmma_commit();
+  }
+
+  /** Tiles that threads copied were written like ordinary stores: wgmma reads them in another way. */
+  __device__ __forceinline__ void wait_tile(uint32_t barrier, int parity) {
+    mbarrier_wait(barrier, parity);
+    if constexpr (C::kGathers) fence_async_proxy();
   }
 
   __device__ __forceinline__ void release(uint32_t barrier) {
@@ -510,7 +500,7 @@ struct HopperWarpgroup {
   __device__ __forceinline__ void attend(const HopperItem& item, int first_row, int last_row, float scale,
                                          RingPosition<C::STAGES>& ring) {
     float factor[2];
-    mbarrier_wait(shared.k_full(ring.stage), ring.parity);
+    wait_tile(shared.k_full(ring.stage), ring.parity);
     begin_scores(ring.stage);
     wgmma_wait<0>();
     wgmma_pin(s);
@@ -522,10 +512,10 @@ struct HopperWarpgroup {
     for (int tile = item.end - 2; tile >= item.first; --tile) {
       RingPosition<C::STAGES> next = ring;
       next.advance();
-      mbarrier_wait(shared.k_full(next.stage), next.parity);
+      wait_tile(shared.k_full(next.stage), next.parity);
       named_barrier_sync<256>(turn_barrier(wg));
       begin_scores(next.stage);
-      mbarrier_wait(shared.v_full(ring.stage), ring.parity);
+      wait_tile(shared.v_full(ring.stage), ring.parity);
       clear_values(ring.stage, params.kv_len - (tile + 1) * kKeys);
       begin_output(ring.stage);
       named_barrier_arrive<256>(turn_barrier(wg + 1 == C::kWarpgroups ? 0 : wg + 1));
@@ -543,7 +533,7 @@ struct HopperWarpgroup {
       if (moved) rescale(factor);
       ring = next;
     }
-    mbarrier_wait(shared.v_full(ring.stage), ring.parity);
+    wait_tile(shared.v_full(ring.stage), ring.parity);
     clear_values(ring.stage, params.kv_len - item.first * kKeys);
     begin_output(ring.stage);
     wgmma_wait<0>();

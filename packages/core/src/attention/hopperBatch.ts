@@ -9,6 +9,7 @@ import {
   chooseHopperTile,
   type HopperKv,
   hopperHeadSection,
+  hopperIsSlower,
   hopperPagedTile,
   hopperRefusal,
   hopperSharedBytes,
@@ -52,7 +53,8 @@ export function prefersHopper(
   }
   // Bits that do not depend on the batch must come from one template, whatever the batch.
   const { fixedSplitSize, disableSplitKv = false } = split;
-  if (refusal !== undefined || fixedSplitSize !== undefined || disableSplitKv) return false;
+  if (refusal !== undefined || hopperIsSlower(attention) || fixedSplitSize !== undefined || disableSplitKv)
+    return false;
   return fillsGpu(attention, requests, maxima, limits);
 }
 

@@ -38,6 +38,14 @@ export function hopperRefusal(o: KernelOptions & { numQoHeads: number; numKvHead
   return undefined;
 }
 
+/**
+ * Whether 'auto' leaves the template to those who ask for it. Hooks that read per head or call precise functions took 1.4
+ * to 1.6 times as long as on fa2 (H200, L8192 full: ALiBi by a hook 208 against 338 TFLOP/s), cheap ones less.
+ */
+export function hopperIsSlower(o: KernelOptions): boolean {
+  return o.variant !== undefined;
+}
+
 /** Packed query rows of a warpgroup: whole tokens, so that a box of the copy engine is whole too. */
 export function hopperWarpgroupRows(group: number): number {
   return Math.floor(64 / group) * group;

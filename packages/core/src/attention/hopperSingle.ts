@@ -9,6 +9,7 @@ import { type DeviceLimits, deviceLimits } from './deviceLimits.ts';
 import {
   chooseHopperTile,
   hopperHeadSection,
+  hopperIsSlower,
   hopperRefusal,
   hopperSharedBytes,
   hopperSpec,
@@ -26,7 +27,8 @@ export function singlePrefersHopper(functionName: string, r: AttentionRequest): 
   const { backend } = r;
   if (backend === 'fa2' || (backend !== 'fa3' && smArch(r.q.deviceIndex) !== 90)) return false;
   const refusal = hopperRefusal(r);
-  if (backend !== 'fa3') return refusal === undefined && fillsGpu(r, deviceLimits(r.q.deviceIndex));
+  if (backend !== 'fa3')
+    return refusal === undefined && !hopperIsSlower(r) && fillsGpu(r, deviceLimits(r.q.deviceIndex));
   if (refusal === undefined) return true;
   throw new UnsupportedError(
     'ERR_FLASHINFER_UNSUPPORTED',
