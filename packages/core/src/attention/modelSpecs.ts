@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // The attention kernels that models launch, for builds ahead of time.
 import type { AotRequest, ModelDType, ModelShape } from '../jit/aotRequest.ts';
+import { parseTarget } from '../jit/arch.ts';
 import type { KernelSpec } from '../jit/spec.ts';
 import { batchDecodeSpec, batchMergeSpec, batchPrefillSpec } from './batchKernel.ts';
 import { chooseDecodeTile, decodeSpec } from './decodeKernel.ts';
 import type { DeviceLimits } from './deviceLimits.ts';
+import { chooseHopperTile, hopperPagedTile, hopperSpec } from './hopperKernel.ts';
 import { type KernelOptions, optionsName } from './kernelName.ts';
 import { mergeModelSpecs } from './mergeKernel.ts';
 import { choosePrefillTile, mergeSpec, prefillSpec } from './prefillKernel.ts';
@@ -13,7 +15,8 @@ import { choosePrefillTile, mergeSpec, prefillSpec } from './prefillKernel.ts';
 const packedRows = [1, Number.MAX_SAFE_INTEGER] as const;
 
 /** Paged decode and prefill with 16-bit and fp8 caches; ragged and single attention with 16-bit ones. */
-export function attentionModelSpecs({ models, dtypes, sharedPerBlock }: AotRequest): KernelSpec[] {
+export function attentionModelSpecs({ target, models, dtypes, sharedPerBlock }: AotRequest): KernelSpec[] {
+  const hopper = parseTarget(target).sm === 90;
   // Tiles are chosen by the shared memory of a block alone.
   const limits = { numSms: 1, sharedPerBlock, sharedPerSm: sharedPerBlock };
   const variants = models.flatMap((model) => dtypes.flatMap((dtype) => modelVariants(model, dtype)));
@@ -21,6 +24,7 @@ export function attentionModelSpecs({ models, dtypes, sharedPerBlock }: AotReque
   return distinct.flatMap((options) => [
     ...pagedSpecs(options, limits),
     ...(options.kvDtype === options.qDtype ? contiguousSpecs(options, limits) : []),
+    ...(hopper && options.kvDtype === options.qDtype ? hopperSpecs(options) : []),
     ...mergeModelSpecs(options.qDtype, options.headDim),
   ]);
 }
@@ -50,10 +54,28 @@ function pagedSpecs(plain: KernelOptions, limits: DeviceLimits): KernelSpec[] {
   // Without a mask: the levels of shared prefixes.
   const masks = plain.windowLeft < 0 && plain.logitsSoftCap === 0 ? [causal, plain] : [causal];
   return [
-    batchDecodeSpec(plain, chooseDecodeTile(plain, limits), true),
+    // For few blocks and for many.
+    ...[1, Number.MAX_SAFE_INTEGER].map((blocks) =>
+      batchDecodeSpec(plain, chooseDecodeTile(plain, limits, blocks), true),
+    ),
     ...masks.flatMap((o) => prefillTiles(o, limits, true).map((tile) => batchPrefillSpec(o, tile, true))),
     batchMergeSpec(plain),
   ];
+}
+
+/** The fa3 template's, for short and long requests: ragged, paged by boxes of 16 and by rows, and single. */
+function hopperSpecs(plain: KernelOptions): KernelSpec[] {
+  return [{ ...plain, maskMode: 'causal' } as const, plain].flatMap((o) =>
+    [0, Number.MAX_SAFE_INTEGER].flatMap((keys) => {
+      const tile = chooseHopperTile(o, keys);
+      return [
+        hopperSpec(o, tile, 'rows', true),
+        hopperSpec(o, tile, 'rows', false),
+        hopperSpec(o, hopperPagedTile(tile, o.headDim, 16), 'pages', true),
+        hopperSpec(o, tile, 'gather', true),
+      ];
+    }),
+  );
 }
 
 function contiguousSpecs(plain: KernelOptions, limits: DeviceLimits): KernelSpec[] {
