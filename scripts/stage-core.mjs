@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Puts together what @flashinfer/core publishes, in packages/core/build/package: the bundle and the addon, and from the
 // root the kernel headers, which the JIT compiles at the user's, and the addon's sources. Runs before `pnpm pack`.
-import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { root } from './repository.mjs';
 
@@ -15,6 +16,8 @@ for (const name of ['bin', 'dist', 'README.md', 'CMakeLists.txt']) copy(join(cor
 for (const name of ['include', 'csrc', 'LICENSE']) copy(join(root, name), name);
 if (existsSync(join(core, 'prebuilds'))) copy(join(core, 'prebuilds'), 'prebuilds'); // of other platforms
 copy(join(core, 'build/Release/flashinfer.node'), join(prebuild, 'flashinfer.node'));
+const pinned = pinnedManifests();
+if (Object.keys(pinned).length > 0) writeFileSync(join(stage, 'cubins.json'), JSON.stringify(pinned));
 writeFileSync(join(stage, 'package.json'), `${JSON.stringify(publishedManifest(), null, 2)}\n`);
 
 /**
@@ -24,6 +27,18 @@ writeFileSync(join(stage, 'package.json'), `${JSON.stringify(publishedManifest()
 function copy(from, to) {
   if (!existsSync(from)) throw new Error(`stage-core: ${from} is missing; run pnpm build first`);
   cpSync(from, join(stage, to), { recursive: true });
+}
+
+/** What the core accepts from repositories: the manifest of each architecture that was built into @flashinfer/cubin. */
+function pinnedManifests() {
+  const cubins = join(root, 'packages/cubin/cubins');
+  const targets = existsSync(cubins) ? readdirSync(cubins).sort() : [];
+  return Object.fromEntries(
+    targets.map((target) => {
+      const content = readFileSync(join(cubins, target, 'manifest.json'));
+      return [target, { bytes: content.byteLength, sha256: createHash('sha256').update(content).digest('hex') }];
+    }),
+  );
 }
 
 /** The manifest with the scripts and tools that mean something at the user's: building the addon from source. */

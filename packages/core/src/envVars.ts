@@ -44,6 +44,11 @@ function parseArchList(value: string): readonly string[] | undefined {
   return archs.map((match) => `${match![1]}${match![2]}${match![3]}`);
 }
 
+function parseUrls(value: string): readonly string[] | undefined {
+  const urls = value.split(/[\s,]+/).filter((item) => item !== '');
+  return urls.every((url) => URL.canParse(url) && /^(https?|file):$/.test(new URL(url).protocol)) ? urls : undefined;
+}
+
 /** The table. Names are those of FlashInfer, so that a deployment's settings carry over. */
 export const envVars = {
   workspaceBase: text(
@@ -62,6 +67,18 @@ export const envVars = {
     'FLASHINFER_CUBIN_DIR',
     'path',
     'Folder of compiled kernels, a copy of the cubins folder of @flashinfer/cubin, searched before it.',
+  ),
+  cubinsRepository: {
+    name: 'FLASHINFER_CUBINS_REPOSITORY',
+    type: 'http, https or file URLs, separated by spaces or commas',
+    default: [],
+    doc: 'Where kernels that no package has are downloaded from: mirrors, asked in order. Default: nowhere.',
+    parse: parseUrls,
+  } as EnvVar<readonly string[]>,
+  noDownload: flag('FLASHINFER_NO_DOWNLOAD', 'Never download; what was downloaded before is used.'),
+  cubinDownloadThreads: positiveInteger(
+    'FLASHINFER_CUBIN_DOWNLOAD_THREADS',
+    'Most files that `flashinfer download-cubin` fetches at once. Default: 4.',
   ),
   disableVersionCheck: flag(
     'FLASHINFER_DISABLE_VERSION_CHECK',

@@ -34,6 +34,7 @@ export type ErrorCode =
   | 'ERR_FLASHINFER_BINARY_MISMATCH'
   | 'ERR_FLASHINFER_ARCH_MISMATCH'
   | 'ERR_FLASHINFER_VERSION_MISMATCH'
+  | 'ERR_FLASHINFER_DOWNLOAD_FAILED'
   | 'ERR_FLASHINFER_CACHE_UNWRITABLE'
   | 'ERR_FLASHINFER_CACHE_CORRUPT'
   | 'ERR_FLASHINFER_CACHE_LOCKED'
@@ -101,6 +102,13 @@ export class CompileError extends FlashInferError {
 
 /** A kernel binary or the native addon could not be found or does not fit. */
 export class BinaryNotFoundError extends FlashInferError {}
+
+/** A kernel could not be downloaded: forbidden, not there, or no mirror gave it whole. */
+export class DownloadError extends FlashInferError {
+  constructor(message: string, options?: ErrorOptions) {
+    super('ERR_FLASHINFER_DOWNLOAD_FAILED', message, options);
+  }
+}
 
 /** The kernel cache could not be read, written or locked. */
 export class CacheError extends FlashInferError {}

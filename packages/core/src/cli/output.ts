@@ -40,3 +40,12 @@ export function formatBytes(bytes: number): string {
   const unit = Math.min(units.length - 1, Math.floor(Math.log2(Math.max(bytes, 1)) / 10));
   return `${unit === 0 ? bytes : (bytes / 1024 ** unit).toFixed(1)} ${units[unit]}`;
 }
+
+/** How far long work is, on one line of a terminal; nothing elsewhere. */
+export function progressLine(done: number, total: number, name: string): void {
+  if (!process.stderr.isTTY) return;
+  const filled = Math.round((20 * done) / total);
+  const bar = `[${'='.repeat(filled)}${' '.repeat(20 - filled)}] ${done}/${total} ${name}`;
+  const width = process.stderr.columns ?? 80;
+  process.stderr.write(`\r\x1b[K${done < total ? bar.slice(0, width - 1) : ''}`);
+}

@@ -3,11 +3,20 @@
 import { Command } from 'commander';
 import { packageVersion } from '../packageRoot.ts';
 import { clearCacheCommand } from './clearCacheCommand.ts';
+import { clearCubinCommand, downloadCubinCommand, listCubinsCommand } from './cubinCommands.ts';
 import { installJitCacheCommand } from './installJitCacheCommand.ts';
 import { listModulesCommand } from './listModulesCommand.ts';
 import { showConfigCommand } from './showConfigCommand.ts';
 
-const commands = [showConfigCommand, listModulesCommand, clearCacheCommand, installJitCacheCommand];
+const commands = [
+  showConfigCommand,
+  listModulesCommand,
+  clearCacheCommand,
+  installJitCacheCommand,
+  listCubinsCommand,
+  downloadCubinCommand,
+  clearCubinCommand,
+];
 
 /** A fresh program; errors of use print the help and exit with 1. */
 export function createProgram(): Command {

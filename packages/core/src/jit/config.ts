@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { env } from '../envVars.ts';
 import { packageRoot, packageVersion } from '../packageRoot.ts';
 import { formatTarget, parseTarget, type Target } from './arch.ts';
+import { type PinnedManifests, readPinnedManifests } from './download/pinnedManifests.ts';
 import type { CodegenOptions } from './flags.ts';
 
 export interface JitConfig {
@@ -23,6 +24,12 @@ export interface JitConfig {
   /** FLASHINFER_CUBIN_DIR, searched before @flashinfer/cubin. */
   readonly cubinDir: string | undefined;
   readonly libraryVersion: string;
+  /** FLASHINFER_CUBINS_REPOSITORY. */
+  readonly repositories: readonly string[];
+  /** FLASHINFER_NO_DOWNLOAD. */
+  readonly noDownload: boolean;
+  /** What this version of the core accepts from repositories. */
+  readonly pinnedManifests: PinnedManifests;
   /** FLASHINFER_DISABLE_VERSION_CHECK. */
   readonly disableVersionCheck: boolean;
 }
@@ -38,6 +45,9 @@ export function jitConfig(): JitConfig {
     archList: (env.cudaArchList ?? []).map((arch) => formatTarget(parseTarget(arch))),
     cubinDir: env.cubinDir,
     libraryVersion: version,
+    repositories: env.cubinsRepository,
+    noDownload: env.noDownload,
+    pinnedManifests: readPinnedManifests(),
     disableVersionCheck: env.disableVersionCheck,
   };
 }

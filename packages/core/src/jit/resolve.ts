@@ -2,7 +2,7 @@
 // From a kernel spec to a cubin: user cache, add-on packages, compiler, in this order.
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { BinaryNotFoundError, CompileError } from '../errors.ts';
+import { BinaryNotFoundError, CompileError, type FlashInferError } from '../errors.ts';
 import { notice } from '../logging.ts';
 import type { Target } from './arch.ts';
 import { type Procedure, perform } from './bothWays.ts';
@@ -10,13 +10,14 @@ import type { KernelCache } from './cache.ts';
 import { type Compiled, type Compiler, CompilerFailure, type CompileUnit } from './compilers/compiler.ts';
 import { compilerNotFound } from './compilers/select.ts';
 import type { JitConfig } from './config.ts';
+import { canDownload, downloadStep, isDownloadFailure } from './download/download.ts';
 import { manifestFile, manifestText } from './entry.ts';
 import { type ModuleKey, moduleKey } from './key.ts';
 import { acquireLock } from './lock.ts';
 import type { KernelSource } from './sources.ts';
 import type { KernelSpec } from './spec.ts';
 
-export type ModuleOrigin = 'cache' | KernelSource['name'] | 'compiled';
+export type ModuleOrigin = 'cache' | KernelSource['name'] | 'download' | 'compiled';
 
 export interface ResolvedModule {
   readonly uri: string;
@@ -55,10 +56,32 @@ export function* resolveModule(
     const found = findCompiled(jit, spec, key, target);
     if (found !== undefined) return found;
   }
+  const downloaded = options.rejected === undefined ? yield* download(jit, key, target) : undefined;
+  if (downloaded !== undefined && !('failure' in downloaded)) return downloaded;
+  const compiler = jit.config.disableJit ? undefined : jit.findCompiler(target);
+  if (downloaded !== undefined) {
+    if (compiler === undefined) throw downloaded.failure;
+    notice(`${downloaded.failure.message}; compiling ${key.uri} instead`);
+  }
   if (jit.config.disableJit) throw jitDisabled(jit, key, target);
-  const compiler = jit.findCompiler(target);
   if (compiler === undefined) throw compilerNotFound(key.uri, target);
   return yield* build(jit, spec, key, target, compiler, options);
+}
+
+/** From a repository, where one is set and has the module; a failure matters only where nothing can compile. */
+function* download(
+  { config }: JitEnvironment,
+  { uri }: ModuleKey,
+  target: Target,
+): Procedure<ResolvedModule | { readonly failure: FlashInferError } | undefined> {
+  if (!canDownload(config, target)) return undefined;
+  try {
+    const found = yield* perform(downloadStep(config, uri, target));
+    return found && { uri, target, origin: 'download', ...found };
+  } catch (error) {
+    if (isDownloadFailure(error)) return { failure: error };
+    throw error;
+  }
 }
 
 function findCompiled(
@@ -87,7 +110,8 @@ function jitDisabled({ config, cache, sources }: JitEnvironment, { uri }: Module
     'ERR_FLASHINFER_BINARY_NOT_FOUND',
     `getKernel: module ${uri} for ${target} is not in ${places}, and FLASHINFER_DISABLE_JIT forbids compiling; expected ` +
       `it compiled beforehand; unset FLASHINFER_DISABLE_JIT, run warmup() once with the same FLASHINFER_WORKSPACE_BASE, ` +
-      `install @flashinfer/jit-cache or @flashinfer/cubin ${config.libraryVersion}, or set FLASHINFER_CUBIN_DIR`,
+      `install @flashinfer/jit-cache or @flashinfer/cubin ${config.libraryVersion}, or set FLASHINFER_CUBIN_DIR or ` +
+      'FLASHINFER_CUBINS_REPOSITORY',
   );
 }
 

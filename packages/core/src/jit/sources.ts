@@ -7,6 +7,7 @@ import { addOnFolder, archPackage, checkVersion } from './addOns.ts';
 import type { Target } from './arch.ts';
 import { listFolder } from './compilers/cudaHomes.ts';
 import type { JitConfig } from './config.ts';
+import { findDownloaded } from './download/download.ts';
 import { type FoundKernel, findPrebuilt } from './prebuilt/folder.ts';
 import { readPrebuiltManifest } from './prebuilt/manifest.ts';
 
@@ -28,6 +29,7 @@ export function kernelSources(config: JitConfig): KernelSource[] {
     ...(cubinDir === undefined ? [] : [cubinFolder(cubinDir, config)]),
     addOnPackage('cubin', config, archPackage, 'cubins', findTolerant),
     addOnPackage('cubin', config, () => '@flashinfer/cubin', 'cubins', findTolerant),
+    { name: 'cubin', find: (nameFor, target) => findDownloaded(config, nameFor(config.libraryVersion), target) },
   ];
 }
 

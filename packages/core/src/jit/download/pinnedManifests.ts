@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { packageRoot } from '../../packageRoot.ts';
+import type { Target } from '../arch.ts';
+
+/** `cubins.json` of a released core: the manifest of each architecture, by size and checksum. */
+export type PinnedManifests = Readonly<Partial<Record<Target, { readonly bytes: number; readonly sha256: string }>>>;
+
+/** Empty in a checkout, whose kernels no repository can have. */
+export function readPinnedManifests(): PinnedManifests {
+  const path = join(packageRoot(), 'cubins.json');
+  return existsSync(path) ? JSON.parse(readFileSync(path, 'utf8')) : {};
+}
