@@ -54,7 +54,8 @@ export function compilesFor(spec: KernelSpec, target: Target): boolean {
   }
 }
 
-function ownTarget(): Target {
+/** The architecture of the default device. @throws InvalidArgumentError where that is the cpu */
+export function ownTarget(): Target {
   const index = deviceIndex(defaultDevice());
   if (index < 0) {
     throw new InvalidArgumentError(

@@ -25,6 +25,8 @@ describe('env', () => {
     vi.stubEnv('MAX_JOBS', '12');
     expect(env.workspaceBase).toBe('/tmp/somewhere');
     expect(env.cudaArchList).toEqual(['75', '80', '90a', '120f']);
+    vi.stubEnv('FLASHINFER_CUBINS_REPOSITORY', 'https://a.example/x, file:///srv/cubins');
+    expect(env.cubinsRepository).toEqual(['https://a.example/x', 'file:///srv/cubins']);
     expect(env.disableJit).toBe(true);
     expect(env.jitDebug).toBe(false);
     expect(env.logLevel).toBe(3);
@@ -40,6 +42,8 @@ describe('env', () => {
     ['FLASHINFER_DISABLE_JIT', 'disableJit', 'yes'],
     ['FLASHINFER_LOGLEVEL', 'logLevel', '2'],
     ['FLASHINFER_LOGLEVEL', 'logLevel', '05'],
+    ['FLASHINFER_CUBINS_REPOSITORY', 'cubinsRepository', 'ftp://mirror'],
+    ['FLASHINFER_CUBINS_REPOSITORY', 'cubinsRepository', 'https://mirror, elsewhere'],
     ['MAX_JOBS', 'maxJobs', '0'],
     ['MAX_JOBS', 'maxJobs', '1.5'],
     ['MAX_JOBS', 'maxJobs', '-2'],

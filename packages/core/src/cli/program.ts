@@ -3,9 +3,13 @@
 import { Command } from 'commander';
 import { packageVersion } from '../packageRoot.ts';
 import { clearCacheCommand } from './clearCacheCommand.ts';
+import { collectEnvCommand } from './collectEnvCommand.ts';
 import { clearCubinCommand, downloadCubinCommand, listCubinsCommand } from './cubinCommands.ts';
+import { doctorCommand } from './doctorCommand.ts';
+import { exportCompileCommandsCommand } from './exportCompileCommandsCommand.ts';
 import { installJitCacheCommand } from './installJitCacheCommand.ts';
 import { listModulesCommand } from './listModulesCommand.ts';
+import { moduleStatusCommand } from './moduleStatusCommand.ts';
 import { showConfigCommand } from './showConfigCommand.ts';
 
 const commands = [
@@ -16,6 +20,10 @@ const commands = [
   listCubinsCommand,
   downloadCubinCommand,
   clearCubinCommand,
+  moduleStatusCommand,
+  collectEnvCommand,
+  doctorCommand,
+  exportCompileCommandsCommand,
 ];
 
 /** A fresh program; errors of use print the help and exit with 1. */

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a run on the GPU needs, what of it is missing on this machine, and how to get it.
+import { join } from 'node:path';
+import { findAddOn } from '../jit/addOns.ts';
+import { listFolder } from '../jit/compilers/cudaHomes.ts';
+import type { Config } from '../showConfig.ts';
+
+export interface Finding {
+  readonly what: string;
+  /** `missing` stops a run on the GPU; `warning` does not. */
+  readonly state: 'ok' | 'warning' | 'missing';
+  readonly found: string;
+  /** What to do about it. */
+  readonly fix?: string;
+}
+
+/** Add-on packages that hold kernels: in a checkout they are empty until they are built. */
+function packagesWithKernels(): string[] {
+  const folders = { '@flashinfer/cubin': 'cubins', '@flashinfer/jit-cache': 'modules' };
+  return Object.entries(folders).flatMap(([name, folder]) => {
+    const addOn = findAddOn(name);
+    return addOn !== undefined && listFolder(join(addOn.root, folder)).length > 0 ? [name] : [];
+  });
+}
+
+/** A function of what it is given, so that every machine can be tested on one. */
+export function diagnose(config: Config, packages: readonly string[] = packagesWithKernels()): Finding[] {
+  return [addon(config), driver(config), gpu(config), kernels(config, packages), versions(config), variables(config)];
+}
+
+function addon({ addon: { loaded, path, error } }: Config): Finding {
+  if (loaded) return { what: 'addon', state: 'ok', found: path ?? 'loaded' };
+  const fix = 'install @flashinfer/core again, or build it: npm run build:addon (a C++17 compiler and CMake 3.19)';
+  return { what: 'addon', state: 'missing', found: error ?? 'not loaded', fix };
+}
+
+function driver({ cuda }: Config): Finding {
+  const what = 'CUDA driver';
+  if (cuda.driver?.ok) return { what, state: 'ok', found: cuda.driver.library ?? 'loaded' };
+  const fix = 'install the NVIDIA driver; in a container start it with the GPU (docker run --gpus all)';
+  return { what, state: 'missing', found: cuda.driver?.error ?? 'not looked for: the addon is missing', fix };
+}
+
+function gpu({ gpus, cuda }: Config): Finding {
+  const what = 'GPU';
+  const old = gpus.find(({ major, minor }) => major * 10 + minor < 75);
+  if (gpus.length > 0 && old === undefined)
+    return { what, state: 'ok', found: gpus.map(({ name, sm }) => `${name} ${sm}`).join(', ') };
+  if (old !== undefined) {
+    const fix =
+      'use a GPU of compute capability 7.5 or newer, choose it with CUDA_VISIBLE_DEVICES, or use the cpu device';
+    return { what, state: 'missing', found: `${old.name} is ${old.sm}`, fix };
+  }
+  const fix = cuda.driver?.ok ? 'check CUDA_VISIBLE_DEVICES and nvidia-smi' : 'the driver comes first';
+  return { what, state: 'missing', found: 'none; the cpu device works', fix };
+}
+
+function kernels({ cuda }: Config, packages: readonly string[]): Finding {
+  const what = 'kernels';
+  const compilers = [cuda.nvrtc, cuda.nvcc]
+    .filter((probe) => probe?.release !== undefined)
+    .map((probe) => `${probe?.path}`);
+  if (compilers.length + packages.length > 0) {
+    return { what, state: 'ok', found: [...compilers, ...packages].join(', ') };
+  }
+  const fix =
+    'install @flashinfer/cubin, run flashinfer install-jit-cache, set FLASHINFER_CUBINS_REPOSITORY, or install the CUDA ' +
+    'toolkit, or its NVRTC alone, and set CUDA_HOME';
+  return { what, state: 'missing', found: 'no compiler and no compiled kernels', fix };
+}
+
+function versions({ versions: { core, cubin, jitCache, match } }: Config): Finding {
+  const what = 'versions';
+  const found = `core ${core}, cubin ${cubin ?? 'not installed'}, jit-cache ${jitCache ?? 'not installed'}`;
+  if (match) return { what, state: 'ok', found };
+  return { what, state: 'missing', found, fix: `npm install @flashinfer/cubin@${core} @flashinfer/jit-cache@${core}` };
+}
+
+function variables({ environment }: Config): Finding {
+  const what = 'environment';
+  const invalid = environment.filter(({ valid }) => !valid);
+  if (invalid.length === 0) return { what, state: 'ok', found: 'every variable that is set is valid' };
+  const fix = invalid.map(({ name, type }) => `${name}: expected ${type}`).join('; ');
+  return { what, state: 'missing', found: invalid.map(({ name, value }) => `${name}=${value}`).join(', '), fix };
+}

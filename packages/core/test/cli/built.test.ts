@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+// The built command as users run it, on this machine and on the fake driver.
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { aotKernels } from '../../src/aotKernels.ts';
+import { diagnose } from '../../src/cli/doctor.ts';
+import { jitConfig } from '../../src/jit/config.ts';
+import { prebuild } from '../../src/jit/prebuilt/build.ts';
+import { packageRoot, packageVersion } from '../../src/packageRoot.ts';
+import { type Config, showConfig } from '../../src/showConfig.ts';
+import { temporaryFolder } from '../jit/fixture.ts';
+import { stubCompiler } from '../jit/stubCompiler.ts';
+import { FakeCuda } from '../native/fakeCuda/fakeCuda.ts';
+
+const bin = join(packageRoot(), 'bin/flashinfer.js');
+
+function run(args: string[], env: Record<string, string> = {}) {
+  const base = temporaryFolder();
+  const child = spawnSync(process.execPath, [bin, ...args], {
+    env: { ...process.env, FORCE_COLOR: '1', FLASHINFER_WORKSPACE_BASE: base, ...env },
+    encoding: 'utf8',
+    timeout: 60_000,
+  });
+  return { out: child.stdout, err: child.stderr, status: child.status };
+}
+
+const commands = [
+  ...['show-config', 'list-modules', 'module-status', 'list-cubins', 'download-cubin', 'clear-cubin', 'clear-cache'],
+  ...['install-jit-cache', 'collect-env', 'doctor', 'export-compile-commands'],
+];
+
+describe('flashinfer', () => {
+  it('lists every command, and describes each', () => {
+    const { out, status } = run(['--help']);
+    expect(status).toBe(0);
+    for (const command of commands) expect(out).toMatch(new RegExp(`^  ${command} .*\\w`, 'm'));
+    expect(out).not.toContain('\u001b[');
+  });
+
+  it.each([
+    [['no-such-command'], /unknown command/],
+    [['module-status', '--filter', 'some'], /expected all, compiled or not-compiled/],
+    [['download-cubin', '--arch', '9.9'], /'9.9' is not known/],
+    [['download-cubin', '--arch', '9.0'], /no repository is set/],
+    [['list-cubins', '--arch', '9.0'], /set FLASHINFER_CUBINS_REPOSITORY/],
+    [['install-jit-cache', '/nonexistent.tgz'], /does not exist/],
+  ])('%j ends with 1 and a sentence', (args, message) => {
+    const { err, status } = run(args);
+    expect(status).toBe(1);
+    expect(err).toMatch(message);
+    expect(err).not.toMatch(/^\s+at /m);
+  });
+
+  it('writes sources and commands for editors', () => {
+    const folder = temporaryFolder();
+    const { out, status } = run(['export-compile-commands', folder, '--arch', '8.0']);
+    expect([status, out]).toEqual([0, expect.stringMatching(/^Exported \d+ compile commands to /)]);
+    const [first] = JSON.parse(readFileSync(join(folder, 'compile_commands.json'), 'utf8'));
+    expect(first.arguments).toContain('-arch=sm_80');
+    expect(existsSync(first.file)).toBe(true);
+  });
+
+  it('collects machine, findings and configuration as JSON', () => {
+    const report = JSON.parse(run(['collect-env', '--json']).out);
+    expect(Object.keys(report)).toEqual(['machine', 'nvidiaSmi', 'findings', 'config']);
+    expect(report.config.versions.core).toBe(packageVersion());
+  });
+
+  it('deletes downloads', () => {
+    const base = temporaryFolder();
+    const folder = join(base, 'flashinfer', packageVersion(), 'cubins');
+    mkdirSync(folder, { recursive: true });
+    expect(run(['clear-cubin'], { FLASHINFER_WORKSPACE_BASE: base }).out).toBe(`Deleted ${folder}\n`);
+    expect(existsSync(folder)).toBe(false);
+  });
+});
+
+describe('doctor', () => {
+  const config = showConfig();
+  const gpu = { index: 0, name: 'Fake', sm: 'sm_90', major: 9, minor: 0 } as Config['gpus'][number];
+  const healthy: Config = {
+    ...config,
+    gpus: [gpu],
+    environment: [],
+    cuda: {
+      ...config.cuda,
+      driver: { ok: true, searched: [] } as unknown as Config['cuda']['driver'],
+      nvcc: { path: '/nvcc', release: '13.0', searched: [] },
+      nvrtc: null,
+    },
+    versions: { core: '1.0.0', cubin: '1.0.0', jitCache: null, match: true },
+  };
+  const missing = (changes: Partial<Config>, packages: string[] = []) =>
+    diagnose({ ...healthy, ...changes }, packages).filter(({ state }) => state === 'missing');
+
+  it('finds nothing missing where all is there', () => {
+    expect(missing({})).toEqual([]);
+    const withoutCompiler = { ...healthy.cuda, nvcc: { searched: [] } };
+    expect(missing({ cuda: withoutCompiler }, ['@flashinfer/cubin'])).toEqual([]);
+  });
+
+  it.each<[string, Partial<Config>, RegExp]>([
+    ['addon', { addon: { loaded: false, path: null, error: 'not found' } }, /build:addon/],
+    ['CUDA driver', { cuda: { ...healthy.cuda, driver: null } }, /install the NVIDIA driver/],
+    ['GPU', { gpus: [] }, /CUDA_VISIBLE_DEVICES/],
+    ['GPU', { gpus: [{ ...gpu, sm: 'sm_61', major: 6, minor: 1 }] }, /7\.5 or newer/],
+    ['kernels', { cuda: { ...healthy.cuda, nvcc: { searched: [] } } }, /@flashinfer\/cubin.*CUDA_HOME/],
+    [
+      'versions',
+      { versions: { ...healthy.versions, cubin: '9.9.9', match: false } },
+      /npm install @flashinfer\/cubin@1\.0\.0/,
+    ],
+    [
+      'environment',
+      { environment: [{ name: 'MAX_JOBS', type: 'integer', doc: '', value: 'x', valid: false }] },
+      /MAX_JOBS: expected integer/,
+    ],
+  ])('says what to do about a missing %s', (what, changes, fix) => {
+    expect(missing(changes)).toEqual([expect.objectContaining({ what, fix: expect.stringMatching(fix) })]);
+  });
+
+  it('exits with 1 when something is missing', () => {
+    const findings = JSON.parse(run(['doctor', '--json'], { MAX_JOBS: 'many' }).out);
+    expect(findings.map(({ what }: { what: string }) => what)).toContain('environment');
+    expect(run(['doctor'], { MAX_JOBS: 'many' }).status).toBe(1);
+  });
+});
+
+describe.runIf(process.platform === 'linux')('on a GPU without a compiler', () => {
+  const fake = new FakeCuda();
+  afterAll(() => fake.dispose());
+  const target = 'sm_90a';
+
+  it('every kernel of the list loads from either package with FLASHINFER_DISABLE_JIT, and another one is named', async () => {
+    const base = temporaryFolder();
+    const jitCache = join(base, 'flashinfer', packageVersion(), 'jit-cache', 'cu130');
+    const specs = aotKernels({ arch: target });
+    const compile = async () => ({ cubin: stubCompiler.cubin(target), log: '' });
+    await prebuild({ folder: jitCache, target, specs, compiler: stubCompiler(), config: jitConfig(), compile });
+    const offline = {
+      PATH: '/nonexistent',
+      CUDA_HOME: '',
+      LD_LIBRARY_PATH: fake.library('old'),
+      FAKE_CUDA_ATTRIBUTES: ' 75=9 76=0 97=232448 81=233472 16=132',
+      FLASHINFER_DISABLE_JIT: '1',
+    };
+    const script = `
+      import { aotKernels } from ${JSON.stringify(join(packageRoot(), 'dist/index.js'))};
+      import { getKernel } from ${JSON.stringify(join(packageRoot(), 'dist/internal.js'))};
+      const specs = aotKernels();
+      for (const spec of specs) getKernel(spec, 0);
+      try { getKernel({ ...specs[0], name: 'unlisted' }, 0); } catch (error) { console.log(specs.length, error.code, error.message); }`;
+    const load = (env: Record<string, string>): string =>
+      spawnSync(process.execPath, ['--input-type=module', '-e', script], {
+        env: { ...offline, ...env },
+        encoding: 'utf8',
+      }).stdout;
+    const expected = new RegExp(
+      `^${specs.length} ERR_FLASHINFER_BINARY_NOT_FOUND getKernel: module unlisted_[0-9a-f]{16} for sm_90a is not in .*@flashinfer/cubin.*FLASHINFER_CUBIN_DIR`,
+    );
+    expect(load({ FLASHINFER_WORKSPACE_BASE: base })).toMatch(expected);
+    expect(load({ FLASHINFER_WORKSPACE_BASE: temporaryFolder(), FLASHINFER_CUBIN_DIR: jitCache })).toMatch(expected);
+    expect(load({ FLASHINFER_WORKSPACE_BASE: temporaryFolder() })).toBe('');
+
+    const { out } = run(['module-status', '--json'], { ...offline, FLASHINFER_WORKSPACE_BASE: base });
+    const rows: { origin: string }[] = JSON.parse(out);
+    expect([rows.length, new Set(rows.map(({ origin }) => origin))]).toEqual([specs.length, new Set(['jit-cache'])]);
+  });
+});
