@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+// A copy of the built package that carries cubins.json, as a release does, beside a repository of its kernels.
+import { spawnSync } from 'node:child_process';
+import { cpSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { type AddressInfo, connect } from 'node:net';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { jitConfig } from '../../src/jit/config.ts';
+import { fetchVerified } from '../../src/jit/download/fetchVerified.ts';
+import { sha256 } from '../../src/jit/entry.ts';
+import { prebuild } from '../../src/jit/prebuilt/build.ts';
+import { packageRoot, packageVersion } from '../../src/packageRoot.ts';
+import { packBitsSpecs } from '../../src/quantization/packBitsKernel.ts';
+import { temporaryFolder } from '../jit/fixture.ts';
+import { stubCompiler } from '../jit/stubCompiler.ts';
+import { FakeCuda } from '../native/fakeCuda/fakeCuda.ts';
+
+const fake = new FakeCuda();
+const target = 'sm_90a';
+const specs = packBitsSpecs();
+let released = '';
+let repository = '';
+
+beforeAll(async () => {
+  repository = temporaryFolder();
+  const compile = async () => ({ cubin: stubCompiler.cubin(target), log: '' });
+  const folder = join(repository, packageVersion());
+  await prebuild({ folder, target, specs, compiler: stubCompiler(), config: jitConfig(), compile });
+  const manifest = readFileSync(join(folder, target, 'manifest.json'));
+  released = temporaryFolder();
+  for (const name of ['dist', 'bin', 'package.json'])
+    cpSync(join(packageRoot(), name), join(released, name), { recursive: true });
+  for (const name of ['node_modules', 'build']) symlinkSync(join(packageRoot(), name), join(released, name));
+  symlinkSync(join(packageRoot(), '../../include'), join(released, 'include'));
+  const pinned = { [target]: { bytes: manifest.byteLength, sha256: sha256(manifest) } };
+  writeFileSync(join(released, 'cubins.json'), JSON.stringify(pinned));
+});
+afterAll(() => fake.dispose());
+
+function runNode(args: string[], env: Record<string, string>) {
+  const child = spawnSync(process.execPath, args, {
+    env: {
+      ...process.env,
+      FLASHINFER_WORKSPACE_BASE: temporaryFolder(),
+      FLASHINFER_LOGDEST: 'stderr',
+      FLASHINFER_DISABLE_JIT: '1',
+      FLASHINFER_CUBINS_REPOSITORY: pathToFileURL(repository).href,
+      LD_LIBRARY_PATH: fake.library('old'),
+      ...env,
+    },
+    encoding: 'utf8',
+  });
+  return { out: child.stdout, err: child.stderr, status: child.status };
+}
+
+describe.runIf(process.platform === 'linux')('a released core', () => {
+  it('downloads at the first call, blocking and with one log line, and never again', () => {
+    const env = { FLASHINFER_WORKSPACE_BASE: temporaryFolder() };
+    const script = `
+      import { getKernel } from ${JSON.stringify(join(released, 'dist/internal.js'))};
+      for (const spec of ${JSON.stringify(specs)}) getKernel(spec, 0);
+      console.log('loaded');`;
+    const first = runNode(['--input-type=module', '-e', script], env);
+    expect(first.out, first.err).toBe('loaded\n');
+    expect(first.err.trim().split('\n')).toHaveLength(specs.length);
+    expect(first.err).toMatch(/^flashinfer: downloading packbits_big_\w+ for sm_90a from file:.*await warmup/);
+    const again = runNode(['--input-type=module', '-e', script], { ...env, FLASHINFER_NO_DOWNLOAD: '1' });
+    expect([again.out, again.err]).toEqual(['loaded\n', '']);
+  });
+
+  it('says why when the download fails', () => {
+    const empty = { FLASHINFER_CUBINS_REPOSITORY: pathToFileURL(temporaryFolder()).href };
+    const script = `
+      import { getKernel } from ${JSON.stringify(join(released, 'dist/internal.js'))};
+      try { getKernel(${JSON.stringify(specs[0])}, 0); } catch (error) { console.log(error.code, error.message); }`;
+    const { out } = runNode(['--input-type=module', '-e', script], empty);
+    expect(out).toMatch(/^ERR_FLASHINFER_DOWNLOAD_FAILED download: file:.*ENOENT.*or install @flashinfer\/cubin/);
+  });
+
+  it('downloads, lists and deletes by command', () => {
+    const env = { FLASHINFER_WORKSPACE_BASE: temporaryFolder() };
+    const command = (...args: string[]) => runNode([join(released, 'bin/flashinfer.js'), ...args], env);
+    const states = (): unknown[] =>
+      JSON.parse(command('list-cubins', '--json').out).map((row: { downloaded: boolean }) => row.downloaded);
+    expect(states()).toEqual(specs.map(() => false));
+    expect(command('download-cubin', '--arch', '9.0')).toMatchObject({
+      status: 0,
+      out: expect.stringMatching(/^sm_90a: 4 kernels are in /),
+    });
+    expect(states()).toEqual(specs.map(() => true));
+    command('clear-cubin');
+    expect(states()).toEqual(specs.map(() => false));
+  });
+
+  it('goes through the proxy of the environment', async () => {
+    const asked: string[] = [];
+    const proxy = createServer((request, response) => {
+      asked.push(request.url!);
+      response.end('content');
+    });
+    proxy.on('connect', (request, socket) => {
+      asked.push(request.url!);
+      // The tunnel leads back here, where the file is.
+      socket.write('HTTP/1.1 200 OK\r\n\r\n');
+      const origin = connect((proxy.address() as AddressInfo).port, '127.0.0.1');
+      socket.pipe(origin).pipe(socket);
+    });
+    await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve));
+    process.env.http_proxy = `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`;
+    try {
+      const expected = { bytes: 7, sha256: sha256('content') };
+      const policy = { attempts: 1, backoffMs: 1, timeoutMs: 5000 };
+      const content = await fetchVerified(['http://cubins.example/file'], expected, undefined, policy);
+      expect([content.toString(), asked.join()]).toEqual(['content', expect.stringContaining('cubins.example')]);
+    } finally {
+      delete process.env.http_proxy;
+      proxy.closeAllConnections();
+      proxy.close();
+    }
+  });
+});
