@@ -32,7 +32,7 @@ export const allTargets: readonly Target[] = [
   'sm_121a',
 ];
 
-/** What the add-on packages are built for: others run the code of an older minor version. */
+/** What the add-on packages are built for; sm_87 and sm_88 are left to the compiler of the boards that have them. */
 export const prebuiltArchs: readonly string[] = ['75', '80', '86', '89', '90a', '100a', '103a', '110a', '120a', '121a'];
 
 /** Every template, element type and option at least once, not every combination. */
