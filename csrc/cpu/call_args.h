@@ -17,6 +17,12 @@ class CallArgs {
   float Float(const char* name) const { return static_cast<float>(Number(name)); }
   int64_t Integer(const char* name) const { return static_cast<int64_t>(Number(name)); }
   int32_t Int32(const char* name) const { return static_cast<int32_t>(Number(name)); }
+  uint64_t BigUint64(const char* name) const {
+    uint64_t value;
+    bool lossless;
+    Check(napi_get_value_bigint_uint64(env_, Property(env_, object_, name), &value, &lossless), name);
+    return value;
+  }
   bool Flag(const char* name) const { return FromJs<bool>(env_, Property(env_, object_, name)); }
   flashinfer::DType DType(const char* name) const { return static_cast<flashinfer::DType>(Int32(name)); }
   template <class T>

@@ -13,7 +13,7 @@
 namespace flashinfer {
 
 /** Third word of the counter: keeps the streams of one seed apart. */
-enum class RandomStream : uint32_t { kUniform = 0, kNormal = 1 };
+enum class RandomStream : uint32_t { kUniform = 0, kNormal = 1, kSampling = 2 };
 
 struct Philox4 {
   uint32_t x, y, z, w;

@@ -93,6 +93,18 @@ export * as cuda from './runtime/cuda.ts';
 export { type Device, defaultDevice, setDefaultDevice } from './runtime/device.ts';
 export { manualSeed } from './runtime/seed.ts';
 export { setNumThreads } from './runtime/threads.ts';
+export { minPSamplingFromProbs, topKSamplingFromProbs, topPSamplingFromProbs } from './sampling/filteredSampling.ts';
+export { topKMaskLogits, topKRenormProbs, topPRenormProbs } from './sampling/renorm.ts';
+export { samplingFromLogits, samplingFromProbs } from './sampling/sampling.ts';
+export type { SamplingOptions } from './sampling/samplingOptions.ts';
+export type { PerRow } from './sampling/samplingRun.ts';
+export { type SoftmaxOptions, softmax } from './sampling/softmax.ts';
+export {
+  type FilterApplyOrder,
+  type TopKTopPSamplingOptions,
+  topKTopPSamplingFromLogits,
+  topKTopPSamplingFromProbs,
+} from './sampling/topKTopPSampling.ts';
 export { type Config, showConfig } from './showConfig.ts';
 export {
   type ArangeOptions,

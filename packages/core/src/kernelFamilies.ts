@@ -10,6 +10,7 @@ import { pageModelSpecs, pageSpecs } from './page/pageKernel.ts';
 import { fp8Specs } from './quantization/fp8Kernel.ts';
 import { packBitsSpecs } from './quantization/packBitsKernel.ts';
 import { ropeModelSpecs, ropeSpecs } from './rope/ropeKernel.ts';
+import { samplingSpecs } from './sampling/samplingKernel.ts';
 import { elementwiseSpecs } from './tensor/elementwise.ts';
 import { topKSpecs } from './topk/topkKernel.ts';
 
@@ -31,4 +32,5 @@ export const kernelFamilies: readonly KernelFamily[] = [
   { samples: fp8Specs },
   { samples: ropeSpecs, forModels: ropeModelSpecs },
   { samples: topKSpecs },
+  { samples: samplingSpecs },
 ];

@@ -18,6 +18,7 @@ import { packbitsCases } from './packbits.ts';
 import { planCases } from './plan.ts';
 import { prefillCases } from './prefill.ts';
 import { ropeCases } from './rope.ts';
+import { samplingCases } from './sampling.ts';
 import { sparseCases } from './sparse.ts';
 import { topKCases } from './topk.ts';
 import { variantBenchCases } from './variant.ts';
@@ -38,6 +39,7 @@ export const allCases: readonly BenchCase[] = [
   ...packbitsCases,
   ...fp8Cases,
   ...ropeCases,
+  ...samplingCases,
   ...topKCases,
   ...appendCases,
   ...launchCases,

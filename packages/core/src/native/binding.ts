@@ -89,6 +89,7 @@ export interface NativeCpu {
   actAndMul(args: CpuActivationArgs): void;
   rope(args: CpuRopeArgs): void;
   topk(args: CpuTopKArgs): void;
+  sampling(args: CpuSamplingArgs): void;
   /** Writes the scales too unless they are `given`. */
   quantizeFp8(args: CpuFp8Args & { given: boolean }): void;
   dequantizeFp8(args: CpuFp8Args): void;
@@ -221,6 +222,38 @@ export interface CpuTopKArgs {
   indices: Ptr;
   sorted: boolean;
   tieLarge: boolean;
+}
+
+/**
+ * One row of out a source row: softmax (kind 0, float32 out), tokens of probabilities (1) or logits (2, int32 out),
+ * probabilities divided by the sum of those kept (3), logits with -infinity for those not kept (4). Fields and filters
+ * are those of the CUDA kernels; pointers of one value a row are 0 where `..._value` is for all rows.
+ */
+export interface CpuSamplingArgs {
+  kind: number;
+  dtype: number;
+  x: Ptr;
+  out: Ptr;
+  indices: Ptr;
+  temperature: Ptr;
+  top_k: Ptr;
+  top_p: Ptr;
+  min_p: Ptr;
+  seed: Ptr;
+  offset: Ptr;
+  x_stride: number;
+  rows: number;
+  out_rows: number;
+  vocab: number;
+  filters: number;
+  temperature_value: number;
+  top_k_value: number;
+  top_p_value: number;
+  min_p_value: number;
+  seed_value: bigint;
+  offset_value: bigint;
+  seed_per_row: number;
+  offset_per_row: number;
 }
 
 /** out `[rows, length]` = activation(x[:, :length]) * x[:, length:]; row strides in elements. out may be a half of x. */

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// Options of the operators that draw tokens, their checks, and the random numbers of a call.
+import { Checker } from '../check/checker.ts';
+import { drawSeed, toSeed } from '../runtime/seed.ts';
+import { empty } from '../tensor/create.ts';
+import type { DType } from '../tensor/dtype.ts';
+import { Tensor } from '../tensor/tensor.ts';
+import { checkRows, type SamplingRun } from './samplingRun.ts';
+
+export interface SamplingOptions {
+  /**
+   * Which row of the input each token is drawn from: int32 `[batch]`, on the input's device. Default: row i for token
+   * i. A row that is not there gives token 0.
+   */
+  indices?: Tensor;
+  /**
+   * A number, a bigint, or an int64 tensor of one or `[batch]` on the input's device. With one seed for all, tokens of
+   * different rows are independent; with one a row, a token depends on its own seed alone. Default: drawn anew, see
+   * manualSeed().
+   */
+  seed?: number | bigint | Tensor;
+  /** Which draw of the seed: as `seed`. The steps of a generation pass 0, 1, 2 and so on. Default 0. */
+  offset?: number | bigint | Tensor;
+}
+
+const names: readonly (keyof SamplingOptions)[] = ['indices', 'seed', 'offset'];
+const intRule = { dtypes: ['int32'] as readonly DType[], contiguous: true };
+const seedRule = { dtypes: ['int64'] as readonly DType[], contiguous: true };
+
+/** The checker of the call, which knows the dim 'batch' afterwards. */
+export function checkSampling(
+  caller: string,
+  name: 'probs' | 'logits',
+  x: Tensor,
+  options: SamplingOptions,
+  moreOptions: readonly string[] = [],
+): Checker {
+  const check = new Checker(caller);
+  checkRows(check, name, x, options.indices === undefined ? 'batch' : 'rows');
+  check.options(options, moreOptions.length === 0 ? names : [...names, ...moreOptions]);
+  check.optionalTensor('indices', options.indices, ['batch'], intRule);
+  checkSeed(check, 'seed', options.seed);
+  checkSeed(check, 'offset', options.offset);
+  return check;
+}
+
+function checkSeed(check: Checker, name: string, seed: number | bigint | Tensor | undefined): void {
+  if (seed instanceof Tensor) check.tensor(name, seed, [seed.size === 1 ? 1 : 'batch'], seedRule);
+  else if (seed !== undefined && typeof seed !== 'bigint') {
+    check.number(name, seed, { min: Number.MIN_SAFE_INTEGER, max: Number.MAX_SAFE_INTEGER, integer: true });
+  }
+}
+
+/** Tokens of one call. */
+export function drawTokens(run: SamplingRun, check: Checker, x: Tensor, options: SamplingOptions): Tensor<'int32'> {
+  const { indices, seed, offset } = options;
+  const caller = check.functionName;
+  run.withDraw(
+    seed instanceof Tensor ? seed : seed === undefined ? drawSeed() : toSeed(seed, caller),
+    offset instanceof Tensor ? offset : toSeed(offset ?? 0, caller),
+    indices,
+  );
+  return run.into(empty([check.dim('batch')], { dtype: 'int32', device: x.device }));
+}

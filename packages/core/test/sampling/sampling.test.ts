@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sampling, softmax and filters against a sort in float64, on the device named by FLASHINFER_TEST_DEVICE.
+import { describe, expect, it } from 'vitest';
+import {
+  cuda,
+  manualSeed,
+  minPSamplingFromProbs,
+  samplingFromLogits,
+  samplingFromProbs,
+  softmax,
+  type Tensor,
+  tensor,
+  topKMaskLogits,
+  topKRenormProbs,
+  topKSamplingFromProbs,
+  topKTopPSamplingFromLogits,
+  topKTopPSamplingFromProbs,
+  topPRenormProbs,
+  topPSamplingFromProbs,
+} from '../../src/index.ts';
+import { onCuda, testDevice } from '../device.ts';
+import { describeOnEachIsa } from '../isas.ts';
+import { normalArray } from '../reference/random.ts';
+import { renormReference, softmaxReference, topKThreshold, topPThreshold } from '../reference/sampling.ts';
+import { held, paddedRows } from '../rows.ts';
+import { expectThrows } from '../thrownBy.ts';
+
+const vocabs = [1, 7, 111, 1000, 32_001, 128_256];
+const floats = ['float32', 'float16', 'bfloat16'] as const;
+const device = testDevice;
+
+function rowOf(values: Float64Array, r: number, vocab: number): Float64Array {
+  return values.subarray(r * vocab, (r + 1) * vocab);
+}
+
+/** Random distributions of several spreads, a row each. */
+function randomProbs(rows: number, vocab: number, padding = 0): Tensor {
+  const logits = normalArray(rows * vocab, 11, 2);
+  const values = new Float32Array(rows * vocab);
+  for (let r = 0; r < rows; r++) {
+    const row = logits.subarray(r * vocab, (r + 1) * vocab).map((x) => x * (r + 1));
+    values.set(softmaxReference(row), r * vocab);
+  }
+  return paddedRows(values, [rows, vocab], 'float32', padding).tensor;
+}
+
+function repeated(row: readonly number[], batch: number): { x: Tensor; indices: Tensor } {
+  return {
+    x: tensor([...row], { shape: [1, row.length], device }),
+    indices: tensor(new Int32Array(batch), { device }),
+  };
+}
+
+function tokensOf(tokens: Tensor): number[] {
+  expect(tokens.dtype).toBe('int32');
+  return [...(tokens.toArraySync() as Int32Array)];
+}
+
+/** Chi-square of draws against the distribution; categories expected fewer than five times must come rarely. */
+function expectDistribution(tokens: readonly number[], probs: Float64Array): void {
+  const counts = new Float64Array(probs.length);
+  for (const token of tokens) counts[token]!++;
+  let [chi, degrees] = [0, -1];
+  probs.forEach((p, i) => {
+    const expected = p * tokens.length;
+    if (p === 0) expect(counts[i], `token ${i} of probability 0`).toBe(0);
+    if (expected < 5) return;
+    chi += (counts[i]! - expected) ** 2 / expected;
+    degrees++;
+  });
+  expect(chi).toBeLessThan(degrees + 5 * Math.sqrt(2 * Math.max(degrees, 1)));
+}
+
+describeOnEachIsa('softmax', () => {
+  for (const vocab of vocabs) {
+    for (const dtype of floats) {
+      it(`${dtype} vocab ${vocab}`, () => {
+        const rows = 3;
+        const temperatures = [1, 0.5, 3];
+        const { tensor: logits } = paddedRows(normalArray(rows * vocab, 5, 4), [rows, vocab], dtype, vocab % 2);
+        const source = held(logits);
+        const out = softmax(logits, { temperature: tensor(temperatures, { device, dtype: 'float32' }) });
+        expect([out.dtype, out.shape]).toEqual(['float32', [rows, vocab]]);
+        const found = held(out);
+        for (let r = 0; r < rows; r++) {
+          const expected = softmaxReference(rowOf(source, r, vocab), temperatures[r]);
+          const worst = rowOf(found, r, vocab).reduce(
+            (w, x, i) => Math.max(w, Math.abs(x - expected[i]!) / (expected[i]! + 1e-6)),
+            0,
+          );
+          expect(worst).toBeLessThan(2e-5);
+        }
+      });
+    }
+  }
+
+  it('treats special rows as documented', () => {
+    const rows = [
+      [0, Number.NaN, 1, 2],
+      [-Infinity, -Infinity, -Infinity, -Infinity],
+      [-Infinity, 5, -Infinity, -Infinity],
+      [3e38, -3e38, 0, 3e38],
+      [Infinity, 0, 0, 0],
+    ];
+    const found = held(softmax(tensor(rows.flat(), { shape: [5, 4], device })));
+    expect([...found].map((x) => (Number.isNaN(x) ? 'NaN' : x))).toEqual(
+      [
+        ['NaN', 'NaN', 'NaN', 'NaN'],
+        ['NaN', 'NaN', 'NaN', 'NaN'],
+        [0, 1, 0, 0],
+        [0.5, 0, 0, 0.5],
+        Array(4).fill('NaN'),
+      ].flat(),
+    );
+    const cold = softmax(tensor([1, 2, 2, 0], { shape: [1, 4], device }), { temperature: 0 });
+    expect([...held(cold)]).toEqual([0, 0.5, 0.5, 0]);
+  });
+});
+
+describeOnEachIsa('filters of rows', () => {
+  for (const vocab of vocabs) {
+    for (const padding of [0, 4, 1]) {
+      it(`vocab ${vocab} padding ${padding}`, () => {
+        const rows = 3;
+        const probs = randomProbs(rows, vocab, padding);
+        const source = held(probs);
+        const ks = [1, 10, 500];
+        const ps = [0.1, 0.5, 0.9];
+        const topK = tensor(Int32Array.from(ks), { device });
+        const topP = tensor(ps, { dtype: 'float32', device });
+        const byK = held(topKRenormProbs(probs, topK));
+        const byP = held(topPRenormProbs(probs, topP));
+        const masked = held(topKMaskLogits(probs, topK));
+        for (let r = 0; r < rows; r++) {
+          const row = rowOf(source, r, vocab);
+          const k = topKThreshold(row, ks[r]!);
+          expectClose(rowOf(byK, r, vocab), renormReference(row, k));
+          expect(rowOf(masked, r, vocab).every((x, i) => x === (row[i]! >= k ? row[i] : -Infinity))).toBe(true);
+          expectNucleus(rowOf(byP, r, vocab), row, Math.fround(ps[r]!));
+        }
+      });
+    }
+  }
+
+  it.each(floats)('keeps the dtype %s', (dtype) => {
+    const logits = paddedRows(normalArray(2 * 500, 3), [2, 500], dtype, 0).tensor;
+    const masked = topKMaskLogits(logits, 7);
+    expect(masked.dtype).toBe(dtype);
+    const [source, found] = [held(logits), held(masked)];
+    for (let r = 0; r < 2; r++) {
+      const k = topKThreshold(rowOf(source, r, 500), 7);
+      expect([...rowOf(found, r, 500)]).toEqual([...rowOf(source, r, 500)].map((x) => (x >= k ? x : -Infinity)));
+    }
+  });
+
+  it('keeps all that equal the last one', () => {
+    const probs = tensor([0.25, 0.25, 0.25, 0.25, 0.5, 0, 0, 0], { shape: [2, 4], device });
+    expect([...held(topKRenormProbs(probs, 2))]).toEqual([0.25, 0.25, 0.25, 0.25, 1, 0, 0, 0]);
+    expect([...held(topPRenormProbs(probs, 0.3))]).toEqual([0.25, 0.25, 0.25, 0.25, 1, 0, 0, 0]);
+  });
+
+  it('gives 0 for rows of no weight', () => {
+    const probs = tensor([0, 0, 0, Number.NaN, -1, 0], { shape: [2, 3], device });
+    expect([...held(topPRenormProbs(probs, 0.5))]).toEqual([0, 0, 0, 0, 0, 0]);
+  });
+});
+
+function expectClose(found: Float64Array, expected: Float64Array): void {
+  const wrong = found.findIndex((x, i) => Math.abs(x - expected[i]!) > 1e-5 * expected[i]!);
+  expect(wrong, `element ${wrong}: ${found[wrong]} for ${expected[wrong]}`).toBe(-1);
+}
+
+/** Sums within 1e-6 of p may fall on either side. */
+function expectNucleus(found: Float64Array, row: Float64Array, p: number): void {
+  const smallest = row.filter((_, i) => found[i]! > 0).reduce((a, b) => Math.min(a, b), Infinity);
+  expect(smallest).toBeLessThanOrEqual(topPThreshold(row, p - 1e-6));
+  expect(smallest).toBeGreaterThanOrEqual(topPThreshold(row, p + 1e-6));
+  expectClose(found, renormReference(row, smallest));
+}
+
+describeOnEachIsa('sampling', () => {
+  const probs = [0.05, 0, 0.3, 0.15, 0.1, 0.4, 0, 0];
+  const draws = 20_000;
+  const options = (indices: Tensor) => ({ indices, seed: 7 });
+  const { x, indices } = repeated(probs, draws);
+  const logits = tensor(probs.map(Math.log), { shape: [1, 8], device });
+
+  it('follows the distribution', () => {
+    const all = Float64Array.from(probs);
+    expectDistribution(tokensOf(samplingFromProbs(x, options(indices))), all);
+    expectDistribution(tokensOf(samplingFromLogits(logits, options(indices))), all);
+    expectDistribution(tokensOf(topKSamplingFromProbs(x, 3, options(indices))), renormReference(probs, 0.15));
+    expectDistribution(tokensOf(topPSamplingFromProbs(x, 0.6, options(indices))), renormReference(probs, 0.3));
+    expectDistribution(tokensOf(minPSamplingFromProbs(x, 0.2, options(indices))), renormReference(probs, 0.08));
+    const first = renormReference(probs, 0.3);
+    const joint = renormReference(probs, 0.15);
+    expectDistribution(tokensOf(topKTopPSamplingFromProbs(x, 3, 0.8, options(indices))), first);
+    expectDistribution(tokensOf(topKTopPSamplingFromLogits(logits, 3, 0.8, options(indices))), first);
+    const jointly = { ...options(indices), filterApplyOrder: 'joint' as const };
+    expectDistribution(tokensOf(topKTopPSamplingFromProbs(x, 3, 0.8, jointly)), joint);
+    expectDistribution(tokensOf(topKTopPSamplingFromLogits(logits, 3, 0.8, jointly)), joint);
+  });
+
+  it.each([111, 32_000, 128_256])('draws from what is kept of %i, at any batch size', (vocab) => {
+    const rows = 5;
+    const many = randomProbs(rows, vocab);
+    const source = held(many);
+    const both = topKTopPSamplingFromProbs(many, 20, 0.8, { seed: 3, offset: 9n });
+    const tokens = tokensOf(both);
+    const two = topKTopPSamplingFromProbs(many.slice(0, 0, 2), 20, 0.8, { seed: 3, offset: 9n });
+    expect(tokensOf(two)).toEqual(tokens.slice(0, 2));
+    tokens.forEach((token, r) => {
+      const row = rowOf(source, r, vocab);
+      const k = topKThreshold(row, 20);
+      expect(row[token]).toBeGreaterThanOrEqual(topPThreshold(row, Math.fround(0.8) + 1e-6, k));
+    });
+  });
+
+  it('follows a wide distribution', () => {
+    const vocab = 9000;
+    const wide = Float32Array.from({ length: vocab }, (_, i) => (i % 300 === 5 ? 1 : 0));
+    const many = tensor(new Int32Array(3000), { device });
+    const tokens = tokensOf(samplingFromProbs(tensor(wide, { shape: [1, vocab], device }), options(many)));
+    expectDistribution(tokens, renormReference(wide, 1));
+  });
+
+  it('repeats with a seed and an offset, and differs without', () => {
+    const same = tokensOf(samplingFromProbs(x, options(indices)));
+    expect(tokensOf(samplingFromProbs(x, options(indices)))).toEqual(same);
+    expect(tokensOf(samplingFromProbs(x, { ...options(indices), offset: 1 }))).not.toEqual(same);
+    expect(tokensOf(samplingFromProbs(x, { indices }))).not.toEqual(tokensOf(samplingFromProbs(x, { indices })));
+    manualSeed(1);
+    const drawn = tokensOf(samplingFromProbs(x, { indices }));
+    manualSeed(1);
+    expect(tokensOf(samplingFromProbs(x, { indices }))).toEqual(drawn);
+  });
+
+  it('takes seeds of rows, which alone decide', () => {
+    const rows = tensor(new Int32Array(64), { device });
+    const seeds = tensor(
+      BigInt64Array.from({ length: 64 }, (_, i) => BigInt(i % 32)),
+      { device },
+    );
+    const tokens = tokensOf(samplingFromProbs(x, { indices: rows, seed: seeds }));
+    expect(tokens.slice(0, 32)).toEqual(tokens.slice(32));
+    expect(new Set(tokens).size).toBeGreaterThan(2);
+    const one = tensor(BigInt64Array.of(7n), { device });
+    const same = tokensOf(samplingFromProbs(x, { indices: rows, seed: 7 }));
+    expect(tokensOf(samplingFromProbs(x, { indices: rows, seed: one }))).toEqual(same);
+  });
+
+  it('gives valid tokens for special rows', () => {
+    const special = [
+      [0, 0, 0, 0],
+      [Number.NaN, Number.NaN, -1, 0],
+      [0, 0, 1, 0],
+      [0, Number.NaN, 0, 1e-38],
+    ];
+    const rows = tensor(special.flat(), { shape: [4, 4], device });
+    for (const draw of [
+      samplingFromProbs(rows),
+      topKSamplingFromProbs(rows, 1),
+      topPSamplingFromProbs(rows, 0),
+      minPSamplingFromProbs(rows, 1),
+      topKTopPSamplingFromProbs(rows, 2, 0.5),
+    ]) {
+      expect(tokensOf(draw)).toEqual([0, 0, 2, 3]);
+    }
+    const masked = tensor([-Infinity, -Infinity, -Infinity, 0, -Infinity, Number.NaN], { shape: [2, 3], device });
+    expect(tokensOf(samplingFromLogits(masked))).toEqual([0, 0]);
+    const away = tensor(Int32Array.of(-1, 4, 2), { device });
+    expect(tokensOf(samplingFromProbs(rows, { indices: away }))).toEqual([0, 0, 2]);
+    expect(samplingFromProbs(rows.slice(0, 0, 0)).shape).toEqual([0]);
+  });
+
+  it.skipIf(!onCuda)('is captured in graphs', () => {
+    const expected = tokensOf(topKTopPSamplingFromProbs(x, 3, 0.8, { seed: 5, indices }));
+    const stream = new cuda.Stream();
+    let tokens: Tensor | undefined;
+    const graph = cuda.capture(stream, () => {
+      tokens = topKTopPSamplingFromProbs(x, 3, 0.8, { seed: 5, indices });
+    });
+    for (let n = 0; n < 2; n++) {
+      graph.launch(stream);
+      stream.synchronizeSync();
+      expect(tokensOf(tokens!)).toEqual(expected);
+    }
+  });
+});
+
+describe('errors', () => {
+  const probs = tensor([0.5, 0.5], { shape: [1, 2], device });
+  it.each([
+    [() => topPSamplingFromProbs(probs, 1.5), 'ERR_FLASHINFER_INVALID_ARGUMENT', 'topP is 1.5'],
+    [() => topKSamplingFromProbs(probs, 0), 'ERR_FLASHINFER_INVALID_ARGUMENT', 'topK is 0'],
+    [
+      () => topKMaskLogits(probs, undefined as unknown as number),
+      'ERR_FLASHINFER_INVALID_ARGUMENT',
+      'topK is undefined',
+    ],
+    [() => samplingFromProbs(probs, { seed: 0.5 }), 'ERR_FLASHINFER_INVALID_ARGUMENT', 'seed is 0.5'],
+    [() => samplingFromProbs(probs.view(2)), 'ERR_FLASHINFER_INVALID_RANK', 'probs has rank 1'],
+    [() => softmax(probs, { temperature: -1 }), 'ERR_FLASHINFER_INVALID_ARGUMENT', 'temperature is -1'],
+    [() => minPSamplingFromProbs(probs, tensor([1, 1], { device })), 'ERR_FLASHINFER_INVALID_SHAPE', 'minP has'],
+    [() => topPRenormProbs(probs.to('int32'), 0.5), 'ERR_FLASHINFER_INVALID_DTYPE', 'probs has dtype int32'],
+  ] as const)('%#', (call, code, message) => expectThrows(call, code, message));
+});
