@@ -400,7 +400,9 @@ struct HopperWarpgroup {
     if constexpr (C::kGathers) fence_async_proxy();
   }
 
+  /** One thread speaks for its warp, after all of it is done. */
   __device__ __forceinline__ void release(uint32_t barrier) {
+    __syncwarp();
     if (lane == 0) mbarrier_arrive(barrier);
   }
 
