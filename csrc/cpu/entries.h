@@ -27,6 +27,7 @@ void RegisterPackBits(FunctionTable& table);
 void RegisterPage(FunctionTable& table);
 void RegisterQuantizeFp8(FunctionTable& table);
 void RegisterRope(FunctionTable& table);
+void RegisterChainSpeculative(FunctionTable& table);
 void RegisterSampling(FunctionTable& table);
 void RegisterTopK(FunctionTable& table);
 

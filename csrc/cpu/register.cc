@@ -19,6 +19,7 @@ Napi::Object RegisterCpu(Napi::Env env) {
   cpu::RegisterPage(table);
   cpu::RegisterQuantizeFp8(table);
   cpu::RegisterRope(table);
+  cpu::RegisterChainSpeculative(table);
   cpu::RegisterSampling(table);
   cpu::RegisterTopK(table);
   return Napi::Object(env, table.value());

@@ -3,3 +3,4 @@
 #pragma once
 #include <flashinfer/sampling/renorm.cuh>
 #include <flashinfer/sampling/sample.cuh>
+#include <flashinfer/sampling/speculative.cuh>

@@ -12,13 +12,14 @@
 
 namespace flashinfer {
 
-/** kVec: 4 where rows are aligned to four elements and as long, else 1. kShared: segments fit shared memory. */
-template <class T_, int kVec_, bool kShared_, int kThreads_>
+/** kVec: 4 where rows are aligned to four elements and as long, else 1. kShared: segments fit shared memory. kDifference: of two rows. */
+template <class T_, int kVec_, bool kShared_, int kThreads_, bool kDifference_ = false>
 struct RowConfig {
   using T = T_;
   static constexpr int kVec = kVec_;
   static constexpr bool kShared = kShared_;
   static constexpr int kThreads = kThreads_;
+  static constexpr bool kDifference = kDifference_;
 };
 
 template <class Config, RowInput kInput>
@@ -35,6 +36,9 @@ class Row {
         begin_(group.warp() * segment),
         length_(length),
         segment_(segment) {}
+
+  /** Takes `other` away element by element, before load(). */
+  __device__ void subtract(const T* other) { minus_ = other; }
 
   /** Reads the row; the thread's largest value. */
   __device__ float load() {
@@ -161,6 +165,7 @@ class Row {
     if constexpr (Config::kVec == 4) {
       if (i < segment_ && index < length_) {
         unpack<T>(load_once<T, 4>(data_ + index), values);
+        take_away<4>(index, values);
 #pragma unroll
         for (int k = 0; k < 4; ++k) values[k] = read_value<kInput>(values[k]);
       } else {
@@ -174,14 +179,27 @@ class Row {
         if (i < segment_ && index + k < length_) {
           float one[1];
           unpack<T>(load_once<T, 1>(data_ + index + k), one);
+          take_away<1>(index + k, one);
           values[k] = read_value<kInput>(one[0]);
         }
       }
     }
   }
 
+  template <int kCount>
+  __device__ __forceinline__ void take_away(int index, float (&values)[kCount]) const {
+    if constexpr (Config::kDifference) {
+      if (minus_ == nullptr) return;
+      float others[kCount];
+      unpack<T>(load_once<T, kCount>(minus_ + index), others);
+#pragma unroll
+      for (int k = 0; k < kCount; ++k) values[k] -= others[k];
+    }
+  }
+
   Group& group_;
   const T* data_;
+  const T* minus_ = nullptr;
   float* buffer_;
   int begin_;
   int length_;

@@ -163,6 +163,11 @@ FLASHINFER_HOST_DEVICE Philox4 draw_words(uint64_t seed, uint64_t offset, uint32
   return philox4x32_10({static_cast<uint32_t>(offset), static_cast<uint32_t>(offset >> 32), stream, row}, seed);
 }
 
+/** Speculative sampling takes a drafted token with probability min(1, target / draft); never one of target 0. */
+FLASHINFER_HOST_DEVICE bool accepts_draft(float target, float draft, Philox4 words) {
+  return target > detail::mul_rn(uniform_from_bits<24>(words.x), draft);
+}
+
 /** A uniform point in [0, total): the token drawn is the first whose inclusive prefix sum of weights is above it. */
 FLASHINFER_HOST_DEVICE uint64_t draw_point(Philox4 words, uint64_t total) {
   return mul_high((static_cast<uint64_t>(words.y) << 32) | words.x, total);

@@ -93,6 +93,7 @@ export * as cuda from './runtime/cuda.ts';
 export { type Device, defaultDevice, setDefaultDevice } from './runtime/device.ts';
 export { manualSeed } from './runtime/seed.ts';
 export { setNumThreads } from './runtime/threads.ts';
+export { type ChainSpeculativeOptions, chainSpeculativeSampling } from './sampling/chainSpeculative.ts';
 export { minPSamplingFromProbs, topKSamplingFromProbs, topPSamplingFromProbs } from './sampling/filteredSampling.ts';
 export { topKMaskLogits, topKRenormProbs, topPRenormProbs } from './sampling/renorm.ts';
 export { samplingFromLogits, samplingFromProbs } from './sampling/sampling.ts';

@@ -90,6 +90,7 @@ export interface NativeCpu {
   rope(args: CpuRopeArgs): void;
   topk(args: CpuTopKArgs): void;
   sampling(args: CpuSamplingArgs): void;
+  chainSpeculative(args: CpuChainArgs): void;
   /** Writes the scales too unless they are `given`. */
   quantizeFp8(args: CpuFp8Args & { given: boolean }): void;
   dequantizeFp8(args: CpuFp8Args): void;
@@ -222,6 +223,25 @@ export interface CpuTopKArgs {
   indices: Ptr;
   sorted: boolean;
   tieLarge: boolean;
+}
+
+/** All contiguous; draft and target float32, the others int32; accepted and emitted are added to. */
+export interface CpuChainArgs {
+  draft: Ptr;
+  target: Ptr;
+  ids: Ptr;
+  out: Ptr;
+  accepted: Ptr;
+  emitted: Ptr;
+  seed: Ptr;
+  offset: Ptr;
+  seed_value: bigint;
+  offset_value: bigint;
+  seed_per_row: number;
+  offset_per_row: number;
+  drafted: number;
+  vocab: number;
+  requests: number;
 }
 
 /**

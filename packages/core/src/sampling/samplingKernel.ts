@@ -118,11 +118,50 @@ export function samplingSpec(kind: SamplingKind, dtype: DType, vec: number, keep
   return spec;
 }
 
+const chainParams: readonly ParamField[] = [
+  { name: 'draft', type: 'ptr' },
+  { name: 'target', type: 'ptr' },
+  { name: 'ids', type: 'ptr' },
+  { name: 'out', type: 'ptr' },
+  { name: 'accepted', type: 'ptr' },
+  { name: 'emitted', type: 'ptr' },
+  { name: 'seed', type: 'ptr' },
+  { name: 'offset', type: 'ptr' },
+  { name: 'seed_value', type: 'u64' },
+  { name: 'offset_value', type: 'u64' },
+  { name: 'seed_per_row', type: 'i32' },
+  { name: 'offset_per_row', type: 'i32' },
+  { name: 'drafted', type: 'i32' },
+  { name: 'vocab', type: 'i32' },
+  { name: 'segment', type: 'i32' },
+];
+
+/** As samplingSpec. */
+export function chainSpec(vec: number, keepsRow: boolean): KernelSpec {
+  const name = `chain_speculative_f32_v${vec}${keepsRow ? '' : '_l2'}`;
+  let spec = specs.get(name);
+  if (spec === undefined) {
+    spec = {
+      name,
+      header: 'flashinfer/sampling.cuh',
+      entry: `flashinfer::chain_speculative<flashinfer::RowConfig<float, ${vec}, ${keepsRow}, ${threads}, true>>`,
+      params: chainParams,
+      threads,
+      minBlocksPerSm: 2,
+    };
+    specs.set(name, spec);
+  }
+  return spec;
+}
+
 /** Every kind, and every dtype and way to read a row at least once, for prebuilt kernels and compile checks. */
 export function samplingSpecs(): KernelSpec[] {
   const kinds = Object.keys(samplingKinds) as SamplingKind[];
   return [
     ...kinds.flatMap((kind) => [samplingSpec(kind, 'float32', 4, true), samplingSpec(kind, 'float32', 4, false)]),
+    chainSpec(4, true),
+    chainSpec(4, false),
+    chainSpec(1, true),
     samplingSpec('sampleProbs', 'float32', 1, true),
     samplingSpec('renormProbs', 'float32', 1, false),
     samplingSpec('softmax', 'bfloat16', 4, true),

@@ -44,7 +44,7 @@ export function checkSampling(
   return check;
 }
 
-function checkSeed(check: Checker, name: string, seed: number | bigint | Tensor | undefined): void {
+export function checkSeed(check: Checker, name: string, seed: number | bigint | Tensor | undefined): void {
   if (seed instanceof Tensor) check.tensor(name, seed, [seed.size === 1 ? 1 : 'batch'], seedRule);
   else if (seed !== undefined && typeof seed !== 'bigint') {
     check.number(name, seed, { min: Number.MIN_SAFE_INTEGER, max: Number.MAX_SAFE_INTEGER, integer: true });

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+// `chainSpeculative` of NativeCpu, as include/flashinfer/sampling/speculative.cuh.
+#include <vector>
+
+#include "cpu/call_args.h"
+#include "cpu/elementwise/dispatch.h"
+#include "cpu/entries.h"
+#include "flashinfer/sampling/weights.cuh"
+
+namespace flashinfer::cpu {
+namespace {
+
+struct ChainParams {
+  const float *draft, *target;
+  const int32_t* ids;
+  int32_t *out, *accepted, *emitted;
+  const uint64_t *seed, *offset;
+  uint64_t seed_value, offset_value;
+  bool seed_per_row, offset_per_row;
+  int64_t drafted, vocab;
+};
+
+/** A token by the positive values. */
+int32_t Draw(const std::vector<float>& probs, Philox4 words) {
+  float largest = 0.0f;
+  for (const float p : probs) largest = p > largest ? p : largest;
+  const float factor = weight_factor(largest);
+  uint64_t total = 0;
+  for (const float p : probs) total += weight_of(p, factor);
+  if (total == 0) return 0;
+  const uint64_t point = draw_point(words, total);
+  uint64_t sum = 0;
+  for (int32_t token = 0;; ++token) {
+    sum += weight_of(probs[token], factor);
+    if (sum > point) return token;
+  }
+}
+
+void Verify(const ChainParams& p, int64_t request) {
+  const auto words = [&](uint32_t draw) {
+    const uint64_t seed = p.seed != nullptr ? p.seed[p.seed_per_row ? request : 0] : p.seed_value;
+    const uint64_t offset = p.offset != nullptr ? p.offset[p.offset_per_row ? request : 0] : p.offset_value;
+    return draw_words(seed, offset, p.seed_per_row ? 0 : static_cast<uint32_t>(request), draw);
+  };
+  const float* draft = p.draft + request * p.drafted * p.vocab;
+  const float* target = p.target + request * (p.drafted + 1) * p.vocab;
+  const int32_t* ids = p.ids + request * p.drafted;
+  int32_t* out = p.out + request * (p.drafted + 1);
+  int64_t accepted = 0, emitted = p.drafted;
+  for (int64_t i = 0; i < p.drafted; ++i) {
+    const int64_t id = ids[i], at = i * p.vocab + id;
+    const bool stands =
+        id >= 0 && id < p.vocab && accepts_draft(target[at], draft[at], words(static_cast<uint32_t>(i + 1)));
+    accepted += stands ? 1 : 0;
+    if (!stands && emitted == p.drafted) emitted = i;
+  }
+  std::vector<float> probs(p.vocab);
+  for (int64_t v = 0; v < p.vocab; ++v) {
+    const float more = target[emitted * p.vocab + v] - (emitted < p.drafted ? draft[emitted * p.vocab + v] : 0.0f);
+    probs[v] = read_value<RowInput::kProbs>(more);
+  }
+  for (int64_t i = 0; i <= p.drafted; ++i) out[i] = i < emitted ? ids[i] : -1;
+  out[emitted] = Draw(probs, words(0));
+  p.accepted[request] += static_cast<int32_t>(accepted);
+  p.emitted[request] += static_cast<int32_t>(emitted);
+}
+
+void ChainSpeculative(CpuState& state, JsValue object) {
+  const CallArgs args(state.env, object.value);
+  ChainParams p = {};
+  p.draft = args.Pointer<const float>("draft");
+  p.target = args.Pointer<const float>("target");
+  p.ids = args.Pointer<const int32_t>("ids");
+  p.out = args.Pointer<int32_t>("out");
+  p.accepted = args.Pointer<int32_t>("accepted");
+  p.emitted = args.Pointer<int32_t>("emitted");
+  p.seed = args.Pointer<const uint64_t>("seed");
+  p.offset = args.Pointer<const uint64_t>("offset");
+  p.seed_value = args.BigUint64("seed_value");
+  p.offset_value = args.BigUint64("offset_value");
+  p.seed_per_row = args.Int32("seed_per_row") != 0;
+  p.offset_per_row = args.Int32("offset_per_row") != 0;
+  p.drafted = args.Integer("drafted");
+  p.vocab = args.Integer("vocab");
+  ThreadPool::Get().ParallelFor(args.Integer("requests"), [&](int64_t request) { Verify(p, request); });
+}
+
+}  // namespace
+
+void RegisterChainSpeculative(FunctionTable& table) { table.Add<ChainSpeculative>("chainSpeculative"); }
+
+}  // namespace flashinfer::cpu

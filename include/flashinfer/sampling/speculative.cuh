@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// Verifies a chain of drafted tokens (Leviathan et al., Chen et al. 2023): a token stands with probability
+// min(1, target / draft), the first that does not is drawn anew from what target has more than draft.
+#pragma once
+#include <flashinfer/sampling/sample.cuh>
+
+namespace flashinfer {
+
+/** One cluster a request; every thread judges all drafted tokens, which are few. */
+template <class Config, class Params>
+__device__ __forceinline__ void chain_speculative(const Params& params) {
+  RowGroup<Config::kThreads> group;
+  const int request = static_cast<int>(blockIdx.x) / group.size(), drafted = params.drafted;
+  const int64_t vocab = params.vocab;
+  const float* draft = static_cast<const float*>(params.draft) + request * drafted * vocab;
+  const float* target = static_cast<const float*>(params.target) + request * (drafted + int64_t{1}) * vocab;
+  const int* ids = static_cast<const int*>(params.ids) + static_cast<int64_t>(request) * drafted;
+  int accepted = 0, emitted = drafted;
+  for (int i = 0; i < drafted; ++i) {
+    const int id = ids[i];
+    const bool stands = id >= 0 && id < params.vocab &&
+                        accepts_draft(target[i * vocab + id], draft[i * vocab + id], row_words(params, request, i + 1));
+    accepted += stands ? 1 : 0;
+    if (!stands && emitted == drafted) emitted = i;
+  }
+  Row<Config, RowInput::kProbs> row(group, target + emitted * vocab, params.vocab, params.segment);
+  if (emitted < drafted) row.subtract(draft + emitted * vocab);
+  const float top = row.load();
+  group.ready();
+  const RowWeights<RowInput::kProbs> weights(group.maximum(ordered_key(top)), 1.0f, 0.0f);
+  const WarpShare share = total_weight(row, group, weights);
+  int* out = static_cast<int*>(params.out) + request * (drafted + int64_t{1});
+  if (group.is_first_thread()) {
+    for (int i = 0; i <= drafted; ++i) {
+      if (i != emitted) out[i] = i < emitted ? ids[i] : -1;
+    }
+    if (share.total == 0) out[emitted] = 0;
+    static_cast<int*>(params.accepted)[request] += accepted;
+    static_cast<int*>(params.emitted)[request] += emitted;
+  }
+  if (share.total != 0) {
+    const uint64_t point = draw_point(row_words(params, request, 0), share.total);
+    write_drawn_token(row, group, share, point, weights, out + emitted);
+  }
+  group.finish();
+}
+
+}  // namespace flashinfer

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// Speculative sampling against the distribution of the target, on the device named by FLASHINFER_TEST_DEVICE.
+import { expect, it } from 'vitest';
+import { chainSpeculativeSampling, samplingFromProbs, softmax, tensor } from '../../src/index.ts';
+import { testDevice as device } from '../device.ts';
+import { normalArray } from '../reference/random.ts';
+import { expectThrows } from '../thrownBy.ts';
+
+it('emits tokens of the target distribution', () => {
+  const batch = 20_000;
+  const draft = [0.5, 0.1, 0.4, 0];
+  const target = [0.2, 0.2, 0.3, 0.3];
+  const row = (probs: number[]) =>
+    tensor(Array(batch).fill(probs).flat() as number[], { shape: [batch, 1, 4], device });
+  const ids = samplingFromProbs(row(draft).view(batch, 4), { seed: 3 }).view(batch, 1);
+  const both = tensor(
+    Array(batch)
+      .fill([...target, 0, 0, 1, 0])
+      .flat() as number[],
+    { shape: [batch, 2, 4], device },
+  );
+  const [tokens, accepted, emitted] = chainSpeculativeSampling(row(draft), ids, both, { seed: 4 });
+  const [out, given, counts] = [tokens, ids, emitted].map((x) => x.toArraySync() as Int32Array);
+  expect(accepted.toArraySync()).toEqual(counts);
+  const seen = [0, 0, 0, 0];
+  for (let i = 0; i < batch; i++) {
+    const stands = counts![i] === 1;
+    if (stands) expect([out![2 * i], out![2 * i + 1]]).toEqual([given![i], 2]);
+    else expect(out![2 * i + 1]).toBe(-1);
+    seen[out![2 * i]!]!++;
+  }
+  const chi = seen.reduce((sum, n, i) => sum + (n - batch * target[i]!) ** 2 / (batch * target[i]!), 0);
+  expect(chi).toBeLessThan(20);
+});
+
+it.each([7, 1000, 32_001, 128_256])('follows certain drafts and stops at impossible ones, vocab %i', (vocab) => {
+  const [batch, drafted] = [3, 4];
+  const probs = (stream: number, rows: number) =>
+    softmax(tensor(normalArray(rows * vocab, stream), { shape: [rows, vocab], device }));
+  const target = probs(1, batch * (drafted + 1)).view(batch, drafted + 1, vocab);
+  const draft = target.slice(1, 0, drafted).contiguous();
+  const ids = tensor(
+    Int32Array.from({ length: batch * drafted }, (_, i) => (i * 5) % vocab),
+    {
+      shape: [batch, drafted],
+      device,
+    },
+  );
+  const counters = { accepted: tensor(Int32Array.of(5, 6, 7), { device }), seed: 1 };
+  const [tokens, accepted, emitted] = chainSpeculativeSampling(draft, ids, target, counters);
+  expect(accepted).toBe(counters.accepted);
+  expect([...(accepted.toArraySync() as Int32Array)]).toEqual([9, 10, 11]);
+  expect([...(emitted.toArraySync() as Int32Array)]).toEqual([4, 4, 4]);
+  const out = tokens.toArraySync() as Int32Array;
+  const given = ids.toArraySync() as Int32Array;
+  for (let r = 0; r < batch; r++) {
+    expect(out.slice(r * 5, r * 5 + 4)).toEqual(given.slice(r * 4, r * 4 + 4));
+    expect(out[r * 5 + 4]).toBeGreaterThanOrEqual(0);
+    expect(out[r * 5 + 4]).toBeLessThan(vocab);
+  }
+  const away = tensor(
+    Int32Array.from(given, (id, i) => (i % 4 === 2 ? vocab : id)),
+    { shape: [batch, drafted], device },
+  );
+  const [, some, before] = chainSpeculativeSampling(draft, away, target, { seed: 1 });
+  expect([...(some.toArraySync() as Int32Array), ...(before.toArraySync() as Int32Array)]).toEqual([3, 3, 3, 2, 2, 2]);
+});
+
+it('refuses shapes that do not agree', () => {
+  const probs = tensor([1, 0], { shape: [1, 1, 2], device });
+  const ids = tensor(Int32Array.of(0), { shape: [1, 1], device });
+  expectThrows(() => chainSpeculativeSampling(probs, ids, probs), 'ERR_FLASHINFER_INVALID_SHAPE', 'targetProbs has');
+});
