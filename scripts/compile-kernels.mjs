@@ -25,6 +25,7 @@ const localMemoryLimit = new Map([
   ['batch_prefill_paged_f16_hd192x128_causal_t128x64', 320],
   ['batch_decode_paged_f16_hd128_w4_t16_s2', 16],
   ['topk_bf16_v8_t1024', 32],
+  ['rope_bf16_pos_ids_i32_v8h4', 32],
   // The loading warpgroup gives its registers away; what it spills is out of its loop.
   ['batch_prefill_fa3_rows_bf16_hd128_causal_t128x128_s2', 128],
   ['batch_prefill_fa3_gather_f16_hd128_causal_cap_t128x128_s2', 48],
