@@ -42,7 +42,7 @@ class RowGroup {
  public:
   static constexpr int kWarps = kThreads / 32;
   static constexpr int kBins = kDigitBins / kThreads;
-  static_assert(kThreads % 32 == 0 && kBins == 4, "a thread owns the bins of one access");
+  static_assert(kThreads % 32 == 0 && kDigitBins % kThreads == 0, "every thread owns as many bins");
 
   __device__ RowGroup() : shared_(dynamic_shared_memory<RowShared>()), size_(cluster_size()), rank_(cluster_rank()) {
     for (int i = threadIdx.x; i < 2 * kDigitBins; i += kThreads) (&shared_->histogram[0][0])[i] = 0;
@@ -104,15 +104,18 @@ class RowGroup {
     // Thread 0 owns the highest bins. Its own block's first, so that not all read the same one at once.
     const int first = kDigitBins - (static_cast<int>(threadIdx.x) + 1) * kBins;
     uint32_t bins[kBins] = {};
-#pragma unroll 2
     for (int i = 0; i < size_; ++i) {
       const int peer = rank_ + i < size_ ? rank_ + i : rank_ + i - size_;
-      // One access a thread: each is a trip to another multiprocessor.
-      const uint4 theirs = *reinterpret_cast<const uint4*>(cluster_peer(mine, peer) + first);
-      bins[0] += theirs.x, bins[1] += theirs.y, bins[2] += theirs.z, bins[3] += theirs.w;
+      const uint32_t* theirs = cluster_peer(mine, peer) + first;
+#pragma unroll
+      for (int bin = 0; bin < kBins; ++bin) bins[bin] += theirs[bin];
     }
-    const uint32_t sum = bins[0] + bins[1] + bins[2] + bins[3];
-    *reinterpret_cast<uint4*>(shared_->histogram[histogram_turn_] + first) = make_uint4(0, 0, 0, 0);
+    uint32_t sum = 0;
+#pragma unroll
+    for (int bin = 0; bin < kBins; ++bin) {
+      sum += bins[bin];
+      shared_->histogram[histogram_turn_][first + bin] = 0;
+    }
     uint32_t above = exclusive_sum(sum);
     // Sums only grow from thread to thread, so one thread finds the crossing, or the last one that there is none.
     if (above < target && target - above <= sum) {
