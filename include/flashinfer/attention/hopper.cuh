@@ -315,7 +315,8 @@ struct HopperLoader {
       }
       item = hopper_item<C>(batch, num_items, place, kv_start);
     }
-    // The last block to finish leaves both counters at zero for the next launch.
+    // The last block to finish leaves both counters at zero for the next launch, once all blocks' places were taken.
+    __threadfence();
     if (thread == 0 && atomicAdd(counters + 1, 1u) == gridDim.x - 1) counters[0] = counters[1] = 0;
   }
 

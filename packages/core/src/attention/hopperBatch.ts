@@ -142,19 +142,21 @@ export function hopperArgs(
   const shape = { heads: numKvHeads, dtype };
   const vDim = headDimVoOf(headDim);
   const fields = { warpgroup_rows: warpgroupRows, head_section: headSection, num_items: numItems, q_map };
-  if (kv === 'gather') return { ...fields, k_map: q_map, v_map: q_map };
   const { k, v, tensors } = call.kv;
   // Of the tensor itself: a captured run may be replayed for other pages or rows than those of its plan.
   const held = (Object.values(tensors)[0] as Tensor).shape;
+  const extent = held[kv === 'rows' && attention.kvLayout === 'HND' ? 1 : 0]!;
+  // Gathered rows need no maps; tensors without rows have none, since the driver refuses a dimension of zero.
+  if (kv === 'gather' || extent === 0) return { ...fields, k_map: q_map, v_map: q_map };
   if (kv === 'pages') {
-    const pages = { ...shape, pages: held[0]!, pageSize };
+    const pages = { ...shape, pages: extent, pageSize };
     return {
       ...fields,
       k_map: pagesMap(k, { ...pages, headDim }, kvTile),
       v_map: pagesMap(v, { ...pages, headDim: vDim }, kvTile),
     };
   }
-  const rows = { ...shape, rows: held[attention.kvLayout === 'NHD' ? 0 : 1]! };
+  const rows = { ...shape, rows: extent };
   return {
     ...fields,
     k_map: rowsMap(k, { ...rows, headDim }, kvTile),

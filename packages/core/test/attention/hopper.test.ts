@@ -156,6 +156,21 @@ describe.skipIf(!hopper)("backend 'fa3'", () => {
     });
   });
 
+  it.each(['NHD', 'HND'] as const)('gives 0 and -Infinity to a ragged batch without any keys, %s', (kvLayout) => {
+    const wrapper = kept(
+      new flashinfer.BatchPrefillWithRaggedKVCacheWrapper({ backend: 'fa3', kvLayout, device: testDevice }),
+    );
+    wrapper.plan({ qoIndptr: [0, 70, 200], kvIndptr: [0, 0, 0], ...heads, headDimQk: 128 });
+    const q = flashinfer.randn([200, 8, 128], { dtype: 'float16', device: testDevice, seed: 1 });
+    const kv = flashinfer.zeros(kvLayout === 'NHD' ? [0, 2, 128] : [2, 0, 128], {
+      dtype: 'float16',
+      device: testDevice,
+    });
+    const [out, lse] = wrapper.run(q, kv, kv, { out: poisoned([200, 8, 128], 'float16'), returnLse: true });
+    expect(new Set(out.toArraySync() as Float32Array)).toEqual(new Set([0]));
+    expect(new Set(lse.toArraySync() as Float32Array)).toEqual(new Set([-Infinity]));
+  });
+
   it('refuses what it does not do', () => {
     const wrapper = kept(new flashinfer.BatchPrefillWithRaggedKVCacheWrapper({ backend: 'fa3', device: testDevice }));
     const plan = { qoIndptr: [0, 4], kvIndptr: [0, 4], ...heads, headDimQk: 64 } as const;
