@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { checkOptions } from './check/options.ts';
 import { InvalidArgumentError } from './errors.ts';
 import { type ModelDType, type ModelFamily, modelFamilies, modelShapes, sharedPerBlock } from './jit/aotRequest.ts';
 import { formatTarget, namedTarget, parseTarget, type Target, targetFor } from './jit/arch.ts';
@@ -31,6 +32,7 @@ export interface AotKernelOptions {
  * ```
  */
 export function aotKernels(options: AotKernelOptions = {}): KernelSpec[] {
+  checkOptions('aotKernels', options, ['arch', 'families', 'dtypes']);
   const { arch, families = modelFamilies, dtypes = ['bfloat16', 'float16'] } = options;
   expectAll('families', families, modelFamilies);
   expectAll('dtypes', dtypes, ['bfloat16', 'float16']);

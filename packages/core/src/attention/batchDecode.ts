@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Batched decode attention over a paged KV-cache.
-import { InvalidArgumentError } from '../errors.ts';
+import { checkOptions } from '../check/options.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import type { BatchDecodePlanOptions, BatchRunOptions, BatchWrapperOptions, PagedKVCache } from './batchOptions.ts';
 import { BatchWrapper } from './batchWrapper.ts';
@@ -68,12 +68,7 @@ export class BatchDecodeWithPagedKVCacheWrapper extends BatchWrapper {
   /** Prepares the runs that follow; see {@link BatchDecodePlanOptions}. Replaces the plan before. */
   plan(options: BatchDecodePlanOptions): void {
     const caller = `${this.name}.plan`;
-    if (options === undefined || options === null) {
-      throw new InvalidArgumentError(
-        'ERR_FLASHINFER_INVALID_ARGUMENT',
-        `${caller}: options is ${options}; expected the page table, heads and headDimQk`,
-      );
-    }
+    checkOptions(caller, options, planNames);
     const table = readPageTable(caller, options);
     const { batchSize, kvLen, indptr, pages, pageSize } = table;
     const requests = { batchSize, ...oneRowEach(batchSize), kvStart: indptr, kvLen };

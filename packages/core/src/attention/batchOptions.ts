@@ -39,6 +39,19 @@ export interface BatchWrapperOptions {
   workspace?: Tensor;
 }
 
+/** What constructors of batch wrappers know. */
+export const wrapperOptionNames: readonly (keyof BatchWrapperOptions)[] = [
+  'kvLayout',
+  'backend',
+  'device',
+  'useCudaGraph',
+  'maxBatchSize',
+  'maxNumPages',
+  'maxNumTokens',
+  'maxCustomMaskBytes',
+  'workspace',
+];
+
 /** What every plan says about the attention, besides the lengths. */
 export interface BatchPlanOptions {
   numQoHeads: number;

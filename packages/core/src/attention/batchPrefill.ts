@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Batched prefill and append attention, over a paged KV-cache or over ragged keys and values.
-import { InvalidArgumentError } from '../errors.ts';
+import { checkOptions } from '../check/options.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import type {
   BatchPrefillPagedPlanOptions,
@@ -71,7 +71,7 @@ export class BatchPrefillWithPagedKVCacheWrapper extends BatchWrapper {
   /** Prepares the runs that follow; see {@link BatchPrefillPagedPlanOptions}. Replaces the plan before. */
   plan(options: BatchPrefillPagedPlanOptions): void {
     const caller = `${this.name}.plan`;
-    requireOptions(caller, options, 'qoIndptr, the page table, heads and headDimQk');
+    checkOptions(caller, options, pagedNames);
     const table = readPageTable(caller, options);
     const { batchSize, kvLen, indptr, pages, pageSize } = table;
     const rows = queryRows(caller, options.qoIndptr, batchSize);
@@ -118,7 +118,7 @@ export class BatchPrefillWithRaggedKVCacheWrapper extends BatchWrapper {
   /** Prepares the runs that follow; see {@link BatchPrefillRaggedPlanOptions}. Replaces the plan before. */
   plan(options: BatchPrefillRaggedPlanOptions): void {
     const caller = `${this.name}.plan`;
-    requireOptions(caller, options, 'qoIndptr, kvIndptr, heads and headDimQk');
+    checkOptions(caller, options, raggedNames);
     const kvIndptr = hostIndptr(caller, 'kvIndptr', options.kvIndptr);
     const batchSize = kvIndptr.length - 1;
     const rows = queryRows(caller, options.qoIndptr, batchSize);
@@ -143,14 +143,6 @@ export class BatchPrefillWithRaggedKVCacheWrapper extends BatchWrapper {
       return { k: raggedView(k, this.kvLayout), v: raggedView(v, this.kvLayout), tensors: { k, v } };
     });
   }
-}
-
-function requireOptions(caller: string, options: unknown, expected: string): void {
-  if (options !== undefined && options !== null) return;
-  throw new InvalidArgumentError(
-    'ERR_FLASHINFER_INVALID_ARGUMENT',
-    `${caller}: options is ${options}; expected ${expected}`,
-  );
 }
 
 export function queryRows(

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the three batch wrappers share: the plan of a batch, its buffer on the device, and the checks of run().
 import { Checker } from '../check/checker.ts';
+import { checkOptions } from '../check/options.ts';
 import { DisposedError, InvalidArgumentError, UnsupportedError } from '../errors.ts';
 import type { KernelSpec } from '../jit/spec.ts';
 import { logCall } from '../logging.ts';
@@ -15,7 +16,13 @@ import { runBatchOnCpu } from './batchCpu.ts';
 import { runBatchOnCuda } from './batchCuda.ts';
 import { chooseBatchKernels } from './batchKernelChoice.ts';
 import { type BatchMaskOptions, hasCustomMask, MaskBuffer } from './batchMask.ts';
-import type { BatchPlanOptions, BatchRunOptions, BatchWrapperOptions, PagedKVCache } from './batchOptions.ts';
+import {
+  type BatchPlanOptions,
+  type BatchRunOptions,
+  type BatchWrapperOptions,
+  type PagedKVCache,
+  wrapperOptionNames,
+} from './batchOptions.ts';
 import { type BatchRequests, cutBatch, type SplitOptions } from './batchPlan.ts';
 import { checkWorkspace, checkWorkspaceSize } from './callerWorkspace.ts';
 import { deviceLimits } from './deviceLimits.ts';
@@ -46,9 +53,11 @@ export abstract class BatchWrapper {
 
   protected constructor(name: string, options: BatchWrapperOptions, needs: readonly (keyof BatchWrapperOptions)[]) {
     this.name = name;
+    checkOptions(name, options, wrapperOptionNames);
     this.device = options.device === undefined ? defaultDevice() : parseDevice(options.device);
     this.deviceIndex = deviceIndex(this.device);
-    new Checker(name).oneOf('kvLayout', options.kvLayout, ['NHD', 'HND'], 'ERR_FLASHINFER_INVALID_LAYOUT');
+    const check = new Checker(name).flag('useCudaGraph', options.useCudaGraph);
+    check.oneOf('kvLayout', options.kvLayout, ['NHD', 'HND'], 'ERR_FLASHINFER_INVALID_LAYOUT');
     this.kvLayout = options.kvLayout ?? 'NHD';
     checkBackend(name, options.backend, this.device);
     this.backend = options.backend ?? 'auto';
@@ -56,7 +65,7 @@ export abstract class BatchWrapper {
     this.maxima = this.isCudaGraphEnabled ? readMaxima(name, options, needs) : undefined;
     this.buffer = new PlanBuffer(this.device, this.maxima);
     const { maxCustomMaskBytes, workspace } = options;
-    new Checker(name).number('maxCustomMaskBytes', maxCustomMaskBytes, { min: 0, integer: true });
+    check.number('maxCustomMaskBytes', maxCustomMaskBytes, { min: 0, integer: true });
     this.mask = new MaskBuffer(this.device, this.isCudaGraphEnabled ? (maxCustomMaskBytes ?? 0) : undefined);
     checkWorkspace(name, workspace, this.device);
     this.workspace = workspace;

@@ -53,7 +53,7 @@ export class BlockSparseAttentionWrapper extends BatchWrapper {
   /** Prepares the runs that follow; see {@link BlockSparsePlanOptions}. Replaces the plan before. */
   plan(options: BlockSparsePlanOptions): void {
     const caller = `${this.name}.plan`;
-    requireSparseOptions(caller, options, planNames, 'the matrix, heads and headDimQk');
+    requireSparseOptions(caller, options, planNames);
     const bsr = readBsr(caller, options);
     const masked = options.mask !== undefined || options.packedMask !== undefined;
     if (masked && options.causal === true) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Attention over prefixes that several sequences share: each level's keys are read once for all rows that see them.
 import { Checker } from '../check/checker.ts';
+import { checkOptions } from '../check/options.ts';
 import { DisposedError, type FlashInferError, InvalidArgumentError, UnsupportedError } from '../errors.ts';
 import type { KernelSpec } from '../jit/spec.ts';
 import { type RopeFrequencies, runRope } from '../rope/runRope.ts';
@@ -10,13 +11,13 @@ import { currentStreamObject, Stream, setStream } from '../runtime/stream.ts';
 import { empty } from '../tensor/create.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { alibiSlopes } from './alibi.ts';
-import type { BatchRunOptions, PagedKVCache } from './batchOptions.ts';
+import { type BatchRunOptions, type PagedKVCache, wrapperOptionNames } from './batchOptions.ts';
 import { CascadeLevel, planNames, type ReadLevel } from './cascadeLevel.ts';
 import type { CascadePlanOptions, CascadeRunOptions, CascadeWrapperOptions } from './cascadeOptions.ts';
 import { alibiShifts, type LevelPositions, levelPositions, rotations, windowBits } from './cascadePositions.ts';
 import { CascadeStates, writeWords } from './cascadeStates.ts';
 import { positiveInteger } from './hostArray.ts';
-import { readRunNumbers, runOptionNames, unknownOption } from './options.ts';
+import { readRunNumbers, runOptionNames } from './options.ts';
 import { headDimVoOf } from './request.ts';
 import { runMerge } from './runMerge.ts';
 
@@ -88,6 +89,7 @@ export class MultiLevelCascadeAttentionWrapper {
 
   constructor(numLevels: number, options: CascadeWrapperOptions = {}) {
     this.numLevels = positiveInteger(name, 'numLevels', numLevels);
+    checkOptions(name, options, wrapperOptionNames);
     this.device = options.device === undefined ? defaultDevice() : parseDevice(options.device);
     this.isCudaGraphEnabled = options.useCudaGraph ?? false;
     this.sharesWorkspace = options.workspace !== undefined;
@@ -134,11 +136,8 @@ export class MultiLevelCascadeAttentionWrapper {
   /** Prepares the runs that follow; see {@link CascadePlanOptions}. Replaces the plan before. */
   plan(options: CascadePlanOptions): void {
     const caller = `${name}.plan`;
-    if (options === undefined || options === null) {
-      throw invalid(`${caller}: options is ${options}; expected a list of page tables, heads and headDimQk`);
-    }
+    checkOptions(caller, options, planNames);
     for (const list of lists) this.checkList(caller, list, options[list]);
-    for (const option in options) if (!planNames.has(option)) throw unknownOption(caller, option, planNames);
     const positions = this.numLevels > 1 ? this.readPositions(caller, options) : none;
     this.isPlanned = false;
     const read = this.levels.map((level) => level.read(options));
@@ -190,9 +189,7 @@ export class MultiLevelCascadeAttentionWrapper {
   run(q: Tensor, pagedKVCache: PagedKVCache, options: CascadeRunOptions & { returnLse: true }): [Tensor, Tensor];
   run(q: Tensor, pagedKVCache: PagedKVCache, options?: CascadeRunOptions & { returnLse?: false }): Tensor;
   run(q: Tensor, pagedKVCache: PagedKVCache, options: CascadeRunOptions = {}): Tensor | [Tensor, Tensor] {
-    for (const option in options) {
-      if (!runNames.has(option)) throw unknownOption(`${name}.run`, option, runNames);
-    }
+    checkOptions(`${name}.run`, options, runNames);
     if (this.numLevels === 1) return this.levels[0]!.run(q, pagedKVCache, options) as Tensor;
     const { lseFactor } = readRunNumbers(`${name}.run`, options, { smScale: 1, variant: undefined });
     const states = this.requireStates();

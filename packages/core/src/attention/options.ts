@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Options of the attention operators, their defaults, and their checks.
+import { checkOptions } from '../check/options.ts';
 import { InvalidArgumentError, UnsupportedError } from '../errors.ts';
 import { type Device, deviceIndex, parseDevice, smArch } from '../runtime/device.ts';
 import type { Tensor } from '../tensor/tensor.ts';
@@ -136,7 +137,7 @@ export function readBatchNumbers(
   kvLayout: KvLayout,
   headDim: number,
 ): AttentionNumbers {
-  for (const name in options) if (!allowed.has(name)) throw unknownOption(functionName, name, allowed);
+  checkOptions(functionName, options, allowed);
   const { posEncodingMode, windowLeft, logitsSoftCap, smScale, ropeScale, ropeTheta, variant } = options;
   const numbers = { kvLayout, posEncodingMode, windowLeft, logitsSoftCap, smScale, ropeScale, ropeTheta, variant };
   return readNumbers(functionName, numbers, decodeOptionNames, headDim);
@@ -160,7 +161,7 @@ export function readRunNumbers(
   options: Pick<AttentionOptions, 'returnLse' | 'lseBase' | 'qScale' | 'kScale' | 'vScale'>,
   planned: Pick<AttentionNumbers, 'smScale' | 'variant'>,
 ): Pick<AttentionNumbers, 'smScale' | 'vScale' | 'lseFactor'> {
-  for (const name in options) if (!runOptionNames.has(name)) throw unknownOption(functionName, name, runOptionNames);
+  checkOptions(functionName, options, runOptionNames);
   flag(functionName, 'returnLse', options.returnLse);
   if (planned.variant !== undefined) checkLse(functionName, planned.variant, options.returnLse);
   const lseBase = oneOf(functionName, 'lseBase', options.lseBase, lseBases);
@@ -180,7 +181,7 @@ export function readNumbers(
   allowed: ReadonlySet<string>,
   headDim: number,
 ): AttentionNumbers {
-  for (const name in options) if (!allowed.has(name)) throw unknownOption(functionName, name, allowed);
+  checkOptions(functionName, options, allowed);
   oneOf(functionName, 'backend', options.backend, backends);
   flag(functionName, 'returnLse', options.returnLse);
   if (options.variant !== undefined) checkVariant(functionName, options.variant, options);
@@ -302,15 +303,6 @@ function window(functionName: string, value: number | undefined): number {
   throw new InvalidArgumentError(
     'ERR_FLASHINFER_INVALID_WINDOW',
     `${functionName}: windowLeft is ${quote(value)}; expected an integer from 0 to ${maxWindow}, or -1 for no window`,
-  );
-}
-
-export function unknownOption(functionName: string, name: string, allowed: ReadonlySet<string>): InvalidArgumentError {
-  const close = [...allowed].find((known) => known.toLowerCase() === name.toLowerCase());
-  const hint = close === undefined ? '' : ` (did you mean ${close}?)`;
-  return new InvalidArgumentError(
-    'ERR_FLASHINFER_INVALID_ARGUMENT',
-    `${functionName}: option ${name} is unknown${hint}; expected any of ${[...allowed].join(', ')}`,
   );
 }
 

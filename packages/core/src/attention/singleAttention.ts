@@ -62,8 +62,8 @@ export function singleDecodeWithKVCache(
   options: SingleDecodeOptions = {},
 ): Tensor | [Tensor, Tensor] {
   const name = 'singleDecodeWithKVCache';
-  flag(name, 'useTensorCores', options.useTensorCores);
   const request = makeRequest(name, q, k, v, options, decodeOptionNames, ['numQoHeads', 'headDim']);
+  flag(name, 'useTensorCores', options.useTensorCores);
   logCall(name, { q, k, v, options });
   return run(name, request);
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the plans of the block sparse wrappers share.
+import { checkOptions } from '../check/options.ts';
 import { InvalidArgumentError } from '../errors.ts';
 import type { BatchMaskOptions } from './batchMask.ts';
 import type { BatchPlanOptions } from './batchOptions.ts';
-import { unknownOption } from './options.ts';
 import type { SparsePlanOptions } from './sparseOptions.ts';
 
 export const sparsePlanNames: readonly (keyof SparsePlanOptions)[] = [
@@ -27,16 +27,8 @@ export function invalidSparse(caller: string, problem: string): InvalidArgumentE
   return new InvalidArgumentError('ERR_FLASHINFER_INVALID_ARGUMENT', `${caller}: ${problem}`);
 }
 
-export function requireSparseOptions(
-  caller: string,
-  options: SparsePlanOptions,
-  allowed: ReadonlySet<string>,
-  expected: string,
-): void {
-  if (options === undefined || options === null) {
-    throw invalidSparse(caller, `options is ${options}; expected ${expected}; pass them`);
-  }
-  for (const name in options) if (!allowed.has(name)) throw unknownOption(caller, name, allowed);
+export function requireSparseOptions(caller: string, options: SparsePlanOptions, allowed: ReadonlySet<string>): void {
+  checkOptions(caller, options, allowed);
   const { headDim, headDimQk, causal } = options;
   if (headDim !== undefined && headDimQk !== undefined && headDim !== headDimQk) {
     throw invalidSparse(

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Attention under a mask of blocks of different sizes, one mask for each key head: heads become requests.
 import { Checker } from '../check/checker.ts';
+import { checkOptions } from '../check/options.ts';
 import { UnsupportedError } from '../errors.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { BatchWrapper } from './batchWrapper.ts';
 import { positiveInteger } from './hostArray.ts';
-import { runOptionNames, unknownOption } from './options.ts';
+import { runOptionNames } from './options.ts';
 import type { KvView } from './pagedKvCache.ts';
 import { checkHeads, checkNoOverlap, headDimVoOf } from './request.ts';
 import type {
@@ -70,7 +71,7 @@ export class VariableBlockSparseAttentionWrapper extends BatchWrapper {
   /** Prepares the runs that follow; see {@link VariableBlockSparsePlanOptions}. Replaces the plan before. */
   plan(options: VariableBlockSparsePlanOptions): void {
     const caller = `${this.name}.plan`;
-    requireSparseOptions(caller, options, planNames, 'blockMaskMap, blockRowSz, blockColSz, heads and headDimQk');
+    requireSparseOptions(caller, options, planNames);
     if (options.posEncodingMode === 'ALIBI') {
       throw new UnsupportedError(
         'ERR_FLASHINFER_UNSUPPORTED',
@@ -108,9 +109,7 @@ export class VariableBlockSparseAttentionWrapper extends BatchWrapper {
   run(q: Tensor, k: Tensor, v: Tensor, options?: VariableBlockSparseRunOptions & { returnLse?: false }): Tensor;
   run(q: Tensor, k: Tensor, v: Tensor, options: VariableBlockSparseRunOptions = {}): Tensor | [Tensor, Tensor] {
     const { qDtype, kvDtype, headDim } = this.requirePlan('run').attention;
-    for (const name in options) {
-      if (!runNames.has(name)) throw unknownOption(`${this.name}.run`, name, runNames);
-    }
+    checkOptions(`${this.name}.run`, options, runNames);
     const { numQoHeads, numKvHeads, rows, columns } = this.shape!;
     const rule = { device: this.device, lastDimContiguous: true } as const;
     const check = new Checker(`${this.name}.run`);

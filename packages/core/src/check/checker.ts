@@ -5,6 +5,7 @@ import { DisposedError, type ErrorCode, InvalidArgumentError } from '../errors.t
 import type { Device } from '../runtime/device.ts';
 import type { DType } from '../tensor/dtype.ts';
 import { Tensor } from '../tensor/tensor.ts';
+import { checkOptions } from './options.ts';
 
 /** A name binds its extent at first sight and must agree after; a number is the extent; `'*'` is any. */
 export type Dim = string | number;
@@ -123,9 +124,9 @@ export class Checker {
     );
   }
 
-  /** Refuses names that the operator does not know: a misspelt option would silently be the default. */
+  /** As {@link checkOptions}. */
   options(options: object, allowed: readonly string[]): this {
-    for (const name in options) if (!allowed.includes(name)) throw this.unknownOption(name, allowed);
+    checkOptions(this.functionName, options, allowed);
     return this;
   }
 
@@ -236,15 +237,6 @@ export class Checker {
       'ERR_FLASHINFER_NON_CONTIGUOUS',
       `${name} has strides [${value.strides.join(', ')}] for shape ${formatShape(value)}; expected ${expected}; ` +
         `copy it with ${name}.contiguous()`,
-    );
-  }
-
-  private unknownOption(name: string, allowed: readonly string[]): InvalidArgumentError {
-    const close = allowed.find((known) => known.toLowerCase() === name.toLowerCase());
-    const fix = close === undefined ? 'check its name' : `did you mean ${close}?`;
-    return this.error(
-      'ERR_FLASHINFER_INVALID_ARGUMENT',
-      `option ${name} is unknown; expected any of ${allowed.join(', ')}; ${fix}`,
     );
   }
 

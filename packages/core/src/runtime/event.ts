@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { checkOptions } from '../check/options.ts';
 import { DisposedError, InvalidArgumentError } from '../errors.ts';
 import type { Ptr } from '../native/binding.ts';
 import { native, toFlashInferError } from '../native/load.ts';
@@ -19,6 +20,7 @@ export class Event {
   private readonly timing: boolean;
 
   constructor(options: EventOptions = {}) {
+    checkOptions('Event', options, ['timing']);
     this.timing = options.timing ?? true;
   }
 

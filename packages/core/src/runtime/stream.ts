@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // CUDA streams and which one is current.
 import { AsyncLocalStorage } from 'node:async_hooks';
+import { checkOptions } from '../check/options.ts';
 import { DisposedError, InvalidArgumentError } from '../errors.ts';
 import type { Ptr } from '../native/binding.ts';
 import { native, toFlashInferError } from '../native/load.ts';
@@ -29,6 +30,7 @@ export class Stream {
   private readonly owned: boolean;
 
   constructor(options: StreamOptions = {}) {
+    checkOptions('Stream', options, ['device', 'priority']);
     const device = parseDevice(options.device ?? defaultDevice());
     if (device === 'cpu') {
       throw new InvalidArgumentError(

@@ -36,8 +36,8 @@ export function checkSampling(
   moreOptions: readonly string[] = [],
 ): Checker {
   const check = new Checker(caller);
-  checkRows(check, name, x, options.indices === undefined ? 'batch' : 'rows');
   check.options(options, moreOptions.length === 0 ? names : [...names, ...moreOptions]);
+  checkRows(check, name, x, options.indices === undefined ? 'batch' : 'rows');
   check.optionalTensor('indices', options.indices, ['batch'], intRule);
   checkSeed(check, 'seed', options.seed);
   checkSeed(check, 'offset', options.offset);

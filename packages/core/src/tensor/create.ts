@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Functions that make tensors.
+import { checkOptions } from '../check/options.ts';
 import { InvalidArgumentError } from '../errors.ts';
 import { native } from '../native/load.ts';
 import { defaultDevice, parseDevice } from '../runtime/device.ts';
@@ -60,6 +61,7 @@ export interface ArangeOptions<D extends DType = DType> extends TensorOptions<D>
 export function tensor<D extends DType>(data: TensorData, options: DataOptions<D> & { dtype: D }): Tensor<D>;
 export function tensor(data: TensorData, options?: DataOptions): Tensor;
 export function tensor(data: TensorData, options: DataOptions = {}): Tensor {
+  checkOptions('tensor', options, dataNames);
   const dtype = options.dtype ?? defaultDType(data);
   requireDType('tensor', dtype);
   const shape = requireShape('tensor', options.shape ?? data.length);
@@ -71,6 +73,11 @@ export function tensor(data: TensorData, options: DataOptions = {}): Tensor {
     else writeBytes(result.deviceIndex, result.ptr, bytesOf(values), 'tensor');
   });
 }
+
+const tensorNames = ['dtype', 'device'] as const;
+const dataNames = [...tensorNames, 'shape'] as const;
+const arangeNames = [...tensorNames, 'start', 'step'] as const;
+const randomNames = [...tensorNames, 'seed'] as const;
 
 /** Converted on the cpu, so that half the bytes travel and no kernel is needed. */
 function writeNarrowed(target: Tensor, values: ArrayBufferView): void {
@@ -101,6 +108,7 @@ export function fromBits<D extends DType>(data: Uint8Array | Uint16Array, option
       `fromBits: data is ${describeValue(data)}; expected a Uint8Array or Uint16Array; use tensor() for values`,
     );
   }
+  checkOptions('fromBits', options, dataNames);
   const { dtype } = options;
   requireDType('fromBits', dtype);
   const shape = requireShape('fromBits', options.shape);
@@ -181,6 +189,7 @@ export function full<D extends DType = 'float32'>(
  * ```
  */
 export function arange<D extends DType = 'float32'>(shape: Shape, options: ArangeOptions<D> = {}): Tensor<D> {
+  checkOptions('arange', options, arangeNames);
   const { start = 0, step = 1 } = options;
   if (!(Number.isFinite(start) && Number.isFinite(step))) {
     throw new InvalidArgumentError(
@@ -188,7 +197,7 @@ export function arange<D extends DType = 'float32'>(shape: Shape, options: Arang
       `arange: start is ${start} and step is ${step}; expected finite numbers; leave them out for 0 and 1`,
     );
   }
-  const result = create('arange', shape, options);
+  const result = create('arange', shape, options, arangeNames);
   return initialize(result, () => fillArange(result, start, step));
 }
 
@@ -225,9 +234,10 @@ function seedOf(caller: string, { seed }: RandomOptions): bigint {
 }
 
 function createRandom<D extends DType>(caller: string, shape: Shape, options: RandomOptions<D>): Tensor<D> {
+  checkOptions(caller, options, randomNames);
   const { dtype } = options;
   if (dtype === undefined || !Object.hasOwn(dtypes, dtype) || dtypes[dtype].floating) {
-    return create(caller, shape, options);
+    return create(caller, shape, options, randomNames);
   }
   throw new InvalidArgumentError(
     'ERR_FLASHINFER_INVALID_DTYPE',
@@ -241,7 +251,13 @@ function floatingNames(): string {
 
 const dtypeNames = Object.keys(dtypes) as DType[];
 
-function create<D extends DType>(caller: string, shape: Shape, options: TensorOptions<D>): Tensor<D> {
+function create<D extends DType>(
+  caller: string,
+  shape: Shape,
+  options: TensorOptions<D>,
+  names: readonly string[] = tensorNames,
+): Tensor<D> {
+  checkOptions(caller, options, names);
   const dtype = options.dtype ?? ('float32' as D);
   requireDType(caller, dtype);
   return allocate(caller, requireShape(caller, shape), dtype, options.device);
