@@ -54,7 +54,7 @@ function pathProblems(file) {
   return paths
     .map((path) => path.replace(/[^/]*[<>{}*…$].*$/, '').replace(/\.$/, ''))
     .filter((path) => !existsSync(join(root, path)))
-    .filter((path) => !/(^|\/)(dist|build|node_modules|prebuilds)(\/|$)/.test(path)) // built, not committed
+    .filter((path) => !/(^|\/)(dist|build|node_modules)(\/|$)/.test(path)) // built, not committed
     .map((path) => `${file}: names ${path}, which does not exist`);
 }
 

@@ -7,6 +7,7 @@ import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } f
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { filesIn, manifestIn, packPackage, publishedFolders, releaseProblems, tarballsIn } from './packing.mjs';
+import { packageName } from './platforms.mjs';
 import { readText, report, root } from './repository.mjs';
 
 const shell = process.platform === 'win32'; // npm, npx and pnpm are .cmd files there
@@ -19,6 +20,7 @@ const withoutNetwork = networkNamespace();
 
 try {
   for (const tarball of publishedFolders().map((name) => packPackage(name, packages))) checkTarball(tarball);
+  run(process.execPath, [join(root, 'scripts/pack-addon.mjs'), '--output', packages], root);
   const hasKernels = buildKernels();
   const tarballs = tarballsIn(packages);
   const named = (/** @type {RegExp} */ pattern) => tarballs.filter((tarball) => pattern.test(manifestIn(tarball).name));
@@ -39,6 +41,7 @@ try {
     flashinfer(alone, 'install-jit-cache', ...named(/\/jit-cache$/));
     expectKernels(alone, 'jit-cache');
   }
+  expectMissingAddon(alone);
   report(releaseProblems(tarballs), `${tarballs.length} packages install and work`);
 } finally {
   rmSync(work, { recursive: true, force: true });
@@ -67,7 +70,6 @@ function checkContents(tarball) {
   if (manifestIn(tarball).name === '@flashinfer/core') {
     required.push('bin/flashinfer.js', 'dist/cli.js', 'CMakeLists.txt', 'csrc/CMakeLists.txt', 'csrc/addon.cc');
     required.push('include/flashinfer/dtype.cuh');
-    required.push(`prebuilds/${process.platform}-${process.arch}/flashinfer.node`);
   }
   const missing = required.filter((file) => !files.includes(`package/${file}`));
   const stray = files.filter((file) => /\/(test|src|node_modules|build|\.turbo)\/|\.tsbuildinfo$/.test(file));
@@ -180,6 +182,18 @@ function expectVersions(project, installed) {
   const found = { cubin: versions.cubin !== null, jitCache: versions.jitCache !== null };
   if (addon.loaded && versions.match && JSON.stringify(found) === JSON.stringify(installed)) return;
   throw new Error(`check-package: ${project}: show-config finds ${JSON.stringify({ ...addon, ...versions })}`);
+}
+
+/**
+ * Without the package of this platform, the core names it.
+ * @param {string} project
+ */
+function expectMissingAddon(project) {
+  const name = packageName(`${process.platform}-${process.arch}`);
+  rmSync(join(project, 'node_modules', name), { recursive: true });
+  const { addon, versions } = JSON.parse(flashinfer(project, 'show-config', '--json'));
+  if (!addon.loaded && addon.error.includes(`npm install ${name}@${versions.core}`)) return;
+  throw new Error(`check-package: ${project}: without ${name}, show-config finds ${JSON.stringify(addon)}`);
 }
 
 /**

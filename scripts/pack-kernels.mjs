@@ -1,22 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Packs what build-kernels.mjs built, as tarballs that `npm install ./file.tgz` takes: `node scripts/pack-kernels.mjs cubin`
 // makes one a SM architecture (@flashinfer/cubin-sm90a), `jit-cache` one a CUDA version. Same contents, same bytes.
-import {
-  cpSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join, relative, resolve } from 'node:path';
+import { cpSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { create } from 'tar';
 import { root } from './repository.mjs';
+import { packTarball, writeManifest } from './tarball.mjs';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -39,49 +28,13 @@ const foldersIn = (folder) =>
         .sort()
     : [];
 
-/**
- * @param {string} tarball
- * @param {(folder: string) => void} fill
- */
-async function pack(tarball, fill) {
-  const stage = mkdtempSync(join(tmpdir(), 'flashinfer-pack-'));
-  const folder = join(stage, 'package');
-  try {
-    mkdirSync(folder);
-    fill(folder);
-    cpSync(join(root, 'LICENSE'), join(folder, 'LICENSE'));
-    const files = readdirSync(folder, { recursive: true, withFileTypes: true })
-      .filter((entry) => entry.isFile())
-      .map((entry) => relative(stage, join(entry.parentPath, entry.name)).replaceAll('\\', '/'))
-      .sort();
-    mkdirSync(values.output, { recursive: true });
-    const file = join(values.output, tarball);
-    // One date and no owner: contents alone decide the bytes.
-    await create(
-      { file, cwd: stage, gzip: { level: 9 }, portable: true, mtime: new Date(Date.UTC(1985, 9, 26)) },
-      files,
-    );
-    console.log(`${file}: ${files.length} files, ${(statSync(file).size / 2 ** 20).toFixed(2)} MiB`);
-  } finally {
-    rmSync(stage, { recursive: true });
-  }
-}
-
-/**
- * @param {string} folder
- * @param {object} manifest
- */
-function writeManifest(folder, manifest) {
-  writeFileSync(join(folder, 'package.json'), `${JSON.stringify(manifest, undefined, 2)}\n`);
-}
-
 async function packCubins() {
   const input = resolve(values.input ?? join(root, 'packages/cubin/cubins'));
   const { version, license, engines, publishConfig } = manifestOf('cubin');
   const targets = foldersIn(input);
   for (const target of targets) {
     const name = `cubin-${target.replace('_', '')}`;
-    await pack(`flashinfer-${name}-${version}.tgz`, (folder) => {
+    await packTarball(values.output, `flashinfer-${name}-${version}.tgz`, (folder) => {
       const description = `Compiled kernels for @flashinfer/core, ${target} alone`;
       const exports = { './package.json': './package.json' };
       const manifest = {
@@ -111,7 +64,7 @@ async function packJitCache() {
   for (const cuda of releases) {
     const input = resolve(values.input ?? join(modules, cuda));
     const version = `${manifest.version}+${cuda}`;
-    await pack(`flashinfer-jit-cache-${version}.tgz`, (folder) => {
+    await packTarball(values.output, `flashinfer-jit-cache-${version}.tgz`, (folder) => {
       writeManifest(folder, { ...manifest, version });
       for (const name of ['dist', 'README.md'])
         cpSync(join(root, 'packages/jit-cache', name), join(folder, name), { recursive: true });

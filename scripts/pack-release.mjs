@@ -23,6 +23,7 @@ const output = resolve(values.output);
 rmSync(output, { recursive: true, force: true });
 mkdirSync(output, { recursive: true });
 for (const name of publishedFolders()) packPackage(name, output);
+execFileSync(process.execPath, [join(root, 'scripts/pack-addon.mjs'), '--output', output], { stdio: 'inherit' });
 packKernels('cubin', 'packages/cubin/cubins');
 packKernels('jit-cache', 'packages/jit-cache/modules');
 for (const tarball of values.add.flatMap(tarballsIn)) cpSync(tarball, join(output, basename(tarball)));

@@ -1,21 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// Puts together what @flashinfer/core publishes, in packages/core/build/package: the bundle and the addon, and from the
-// root the kernel headers, which the JIT compiles at the user's, and the addon's sources. Runs before `pnpm pack`.
+// Puts together what @flashinfer/core publishes, in packages/core/build/package: the bundle, and from the root the kernel
+// headers, which the JIT compiles at the user's, and the addon's sources. The addon itself comes in the packages that
+// scripts/pack-addon.mjs makes. Runs before `pnpm pack`.
 import { createHash } from 'node:crypto';
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { platformDependencies } from './platforms.mjs';
 import { root } from './repository.mjs';
 
 const core = join(root, 'packages/core');
 const stage = join(core, 'build/package');
-const prebuild = join('prebuilds', `${process.platform}-${process.arch}`);
 
 rmSync(stage, { recursive: true, force: true });
-mkdirSync(join(stage, prebuild), { recursive: true });
+mkdirSync(stage, { recursive: true });
 for (const name of ['bin', 'dist', 'README.md', 'CMakeLists.txt']) copy(join(core, name), name);
 for (const name of ['include', 'csrc', 'LICENSE']) copy(join(root, name), name);
-if (existsSync(join(core, 'prebuilds'))) copy(join(core, 'prebuilds'), 'prebuilds'); // of other platforms
-copy(join(core, 'build/Release/flashinfer.node'), join(prebuild, 'flashinfer.node'));
 const pinned = pinnedManifests();
 if (Object.keys(pinned).length > 0) writeFileSync(join(stage, 'cubins.json'), JSON.stringify(pinned));
 writeFileSync(join(stage, 'package.json'), `${JSON.stringify(publishedManifest(), null, 2)}\n`);
@@ -41,7 +40,7 @@ function pinnedManifests() {
   );
 }
 
-/** The manifest with the scripts and tools that mean something at the user's: building the addon from source. */
+/** The manifest with what means something at the user's: the addon's packages, and the tools that build it from source. */
 function publishedManifest() {
   const { scripts, devDependencies, publishConfig, ...manifest } = JSON.parse(
     readFileSync(join(core, 'package.json'), 'utf8'),
@@ -49,7 +48,7 @@ function publishedManifest() {
   const buildTools = ['cmake-js', 'node-addon-api', 'node-api-headers'];
   return {
     ...manifest,
-    scripts: { 'build:addon': scripts['build:addon'] },
+    optionalDependencies: platformDependencies(manifest.version),
     devDependencies: Object.fromEntries(buildTools.map((name) => [name, devDependencies[name]])),
     publishConfig: { access: publishConfig.access },
   };

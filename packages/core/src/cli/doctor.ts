@@ -30,7 +30,7 @@ export function diagnose(config: Config, packages: readonly string[] = packagesW
 
 function addon({ addon: { loaded, path, error } }: Config): Finding {
   if (loaded) return { what: 'addon', state: 'ok', found: path ?? 'loaded' };
-  const fix = 'install @flashinfer/core again, or build it: npm run build:addon (a C++17 compiler and CMake 3.19)';
+  const fix = 'install the package of this platform, or build it: npx flashinfer build-addon';
   return { what: 'addon', state: 'missing', found: error ?? 'not loaded', fix };
 }
 

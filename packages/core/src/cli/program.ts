@@ -2,6 +2,7 @@
 // The `flashinfer` command: one file a subcommand, listed here.
 import { Command } from 'commander';
 import { packageVersion } from '../packageRoot.ts';
+import { buildAddonCommand } from './buildAddonCommand.ts';
 import { clearCacheCommand } from './clearCacheCommand.ts';
 import { collectEnvCommand } from './collectEnvCommand.ts';
 import { clearCubinCommand, downloadCubinCommand, listCubinsCommand } from './cubinCommands.ts';
@@ -24,6 +25,7 @@ const commands = [
   collectEnvCommand,
   doctorCommand,
   exportCompileCommandsCommand,
+  buildAddonCommand,
 ];
 
 /** A fresh program; errors of use print the help and exit with 1. */

@@ -6,6 +6,13 @@ import { join } from 'node:path';
 import { BinaryNotFoundError } from '../errors.ts';
 import { packageRoot, packageVersion } from '../packageRoot.ts';
 import type { NativeBinding } from './binding.ts';
+import {
+  addonFix,
+  currentPlatform,
+  findPlatformPackage,
+  type PlatformPackage,
+  platformPackageName,
+} from './platformPackage.ts';
 
 export { toFlashInferError } from './nativeError.ts';
 
@@ -14,54 +21,70 @@ let loaded: NativeBinding | undefined;
 /**
  * The native addon of this installation.
  *
- * @throws BinaryNotFoundError `ERR_FLASHINFER_ADDON_NOT_FOUND` naming every path tried, or
- * `ERR_FLASHINFER_BINARY_MISMATCH` when the file was built for another version of the package.
+ * @throws BinaryNotFoundError `ERR_FLASHINFER_ADDON_NOT_FOUND` naming everything tried and the package that is missing, or
+ * `ERR_FLASHINFER_BINARY_MISMATCH` when what was found is of another version of the package.
  */
 export function native(): NativeBinding {
   loaded ??= loadAddon(packageRoot(), packageVersion());
   return loaded;
 }
 
-/** Where the addon may be, best first: a local build, then the binary shipped for this platform. */
+/** Where the addon may be, best first: built in this folder, then in the package of this platform, if it is installed. */
 export function addonCandidates(root: string): string[] {
-  return [
-    join(root, 'build', 'Release', 'flashinfer.node'),
-    join(root, 'prebuilds', `${process.platform}-${process.arch}`, 'flashinfer.node'),
-  ];
+  const shipped = findPlatformPackage(root);
+  return shipped === undefined ? [builtAddon(root)] : [builtAddon(root), shipped.path];
+}
+
+function builtAddon(root: string): string {
+  return join(root, 'build', 'Release', 'flashinfer.node');
 }
 
 /** @internal Exported for tests; use {@link native}. */
 export function loadAddon(root: string, version: string): NativeBinding {
-  // Not named `require`: bundlers turn import.meta.url into a call of that in CommonJS.
-  const requireAddon = createRequire(import.meta.url);
   const tried: string[] = [];
-  let cause: unknown;
-  for (const path of addonCandidates(root)) {
+  const causes: unknown[] = [];
+  const attempt = (path: string, shipped?: PlatformPackage): NativeBinding | undefined => {
     if (!existsSync(path)) {
       tried.push(`${path} (no such file)`);
-      continue;
+      return undefined;
     }
+    if (shipped !== undefined && shipped.version !== version) throw mismatch(path, shipped.version, version, shipped);
     try {
-      return checkVersion(requireAddon(path) as NativeBinding, version, path);
+      // Not named `require`: bundlers turn import.meta.url into a call of that in CommonJS.
+      const requireAddon = createRequire(import.meta.url);
+      const binding = requireAddon(path) as NativeBinding;
+      if (binding.version !== version) throw mismatch(path, binding.version, version, shipped);
+      return binding;
     } catch (error) {
       if (error instanceof BinaryNotFoundError) throw error;
-      cause = error;
+      causes.push(error);
       tried.push(`${path} (${error instanceof Error ? error.message : String(error)})`);
+      return undefined;
     }
-  }
+  };
+  const built = attempt(builtAddon(root));
+  if (built !== undefined) return built;
+  const shipped = findPlatformPackage(root);
+  const binding = shipped && attempt(shipped.path, shipped);
+  if (binding !== undefined) return binding;
+  if (shipped === undefined) tried.push(`${platformPackageName()} (not installed)`);
+  const where = currentPlatform();
   throw new BinaryNotFoundError(
     'ERR_FLASHINFER_ADDON_NOT_FOUND',
-    `native: the addon for ${process.platform}-${process.arch} did not load; tried ${tried.join(', ')}; ` +
-      `build it with \`npm run build:addon\` in ${root} (needs CMake 3.19 and a C++17 compiler)`,
-    { cause },
+    `native: no addon for ${where.platform}-${where.arch} loads; tried ${tried.join(', ')}; expected ` +
+      `${platformPackageName()} ${version} or a build of this machine; ${addonFix(root, version, where)}`,
+    { cause: causes.at(-1) },
   );
 }
 
-function checkVersion(binding: NativeBinding, version: string, path: string): NativeBinding {
-  if (binding.version === version) return binding;
-  throw new BinaryNotFoundError(
+function mismatch(path: string, found: string, version: string, shipped?: PlatformPackage): BinaryNotFoundError {
+  const what = shipped === undefined ? path : `${shipped.name} (${path})`;
+  const fix =
+    shipped === undefined
+      ? 'build it again with `npx flashinfer build-addon`, or delete it'
+      : `npm install ${shipped.name}@${version}`;
+  return new BinaryNotFoundError(
     'ERR_FLASHINFER_BINARY_MISMATCH',
-    `native: ${path} is version ${binding.version}; expected ${version} as @flashinfer/core; ` +
-      'rebuild it with `npm run build:addon`, or reinstall the package',
+    `native: ${what} is version ${found}; expected ${version} as @flashinfer/core; ${fix}`,
   );
 }

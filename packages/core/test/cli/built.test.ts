@@ -102,7 +102,7 @@ describe('doctor', () => {
   });
 
   it.each<[string, Partial<Config>, RegExp]>([
-    ['addon', { addon: { loaded: false, path: null, error: 'not found' } }, /build:addon/],
+    ['addon', { addon: { loaded: false, path: null, error: 'not found' } }, /build-addon/],
     ['CUDA driver', { cuda: { ...healthy.cuda, driver: null } }, /install the NVIDIA driver/],
     ['GPU', { gpus: [] }, /CUDA_VISIBLE_DEVICES/],
     ['GPU', { gpus: [{ ...gpu, sm: 'sm_61', major: 6, minor: 1 }] }, /7\.5 or newer/],
