@@ -5,7 +5,7 @@ import { cpSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { addonProblems } from './addon-format.mjs';
-import { packageName, platforms } from './platforms.mjs';
+import { crossBuiltAddon, packageName, platforms } from './platforms.mjs';
 import { root } from './repository.mjs';
 import { packTarball, writeManifest } from './tarball.mjs';
 
@@ -57,7 +57,5 @@ await packTarball(values.output, `flashinfer-core-${platform}-${version}.tgz`, (
 
 /** @param {string} platform */
 function builtAddon(platform) {
-  return platform === here
-    ? join(root, 'packages/core/build/Release/flashinfer.node')
-    : join(root, 'build/addon', platform, 'flashinfer.node');
+  return platform === here ? join(root, 'packages/core/build/Release/flashinfer.node') : crossBuiltAddon(platform);
 }

@@ -13,7 +13,8 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
   set(version GLIBC_2.17)
 else()
-  message(FATAL_ERROR "FLASHINFER_PORTABLE: the oldest symbol version of glibc on ${CMAKE_SYSTEM_PROCESSOR} is not known")
+  message(STATUS "${CMAKE_SYSTEM_PROCESSOR}: glibc's oldest symbol version is not known; the addon is for this system alone")
+  return()
 endif()
 
 foreach(library libdl.so.2 libpthread.so.0 libm.so.6)
@@ -27,11 +28,11 @@ foreach(library libdl.so.2 libpthread.so.0 libm.so.6)
   file(CONFIGURE OUTPUT ${base}.cc CONTENT "${source}")
   string(MAKE_C_IDENTIFIER glibc_${library} target)
   add_library(${target} SHARED ${base}.cc)
-  set_target_properties(${target} PROPERTIES PREFIX "" OUTPUT_NAME ${library} SUFFIX "" NO_SONAME ON CXX_VISIBILITY_PRESET default
+  set_target_properties(${target} PROPERTIES PREFIX "" OUTPUT_NAME ${library} SUFFIX "" CXX_VISIBILITY_PRESET default
     LIBRARY_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/glibc)
   # libm.so.6 has functions the compiler knows under other types.
   target_compile_options(${target} PRIVATE -fno-builtin)
-  target_link_options(${target} PRIVATE -nostdlib -Wl,-soname,${library} -Wl,--version-script,${base}.map)
+  target_link_options(${target} PRIVATE -nostdlib -Wl,--version-script,${base}.map)
   target_link_libraries(flashinfer PRIVATE $<TARGET_FILE:${target}>)
   add_dependencies(flashinfer ${target})
 endforeach()
