@@ -67,7 +67,9 @@ function checkTarball(tarball) {
 function checkContents(tarball) {
   const files = filesIn(tarball);
   const required = ['package.json', 'README.md', 'LICENSE', 'dist/index.js', 'dist/index.cjs', 'dist/index.d.ts'];
-  if (manifestIn(tarball).name === '@flashinfer/core') {
+  const { name, version } = manifestIn(tarball);
+  if (version !== '0.0.0') required.push('CHANGELOG.md');
+  if (name === '@flashinfer/core') {
     required.push('bin/flashinfer.js', 'dist/cli.js', 'CMakeLists.txt', 'csrc/CMakeLists.txt', 'csrc/addon.cc');
     required.push('include/flashinfer/dtype.cuh');
   }

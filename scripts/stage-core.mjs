@@ -15,6 +15,8 @@ rmSync(stage, { recursive: true, force: true });
 mkdirSync(stage, { recursive: true });
 for (const name of ['bin', 'dist', 'README.md', 'CMakeLists.txt']) copy(join(core, name), name);
 for (const name of ['include', 'csrc', 'LICENSE']) copy(join(root, name), name);
+// Written when a version is made; a checkout has none before the first.
+if (existsSync(join(core, 'CHANGELOG.md'))) copy(join(core, 'CHANGELOG.md'), 'CHANGELOG.md');
 const pinned = pinnedManifests();
 if (Object.keys(pinned).length > 0) writeFileSync(join(stage, 'cubins.json'), JSON.stringify(pinned));
 writeFileSync(join(stage, 'package.json'), `${JSON.stringify(publishedManifest(), null, 2)}\n`);
