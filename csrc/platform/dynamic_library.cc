@@ -15,7 +15,7 @@ namespace flashinfer::platform {
 static void* OpenOne(const std::string& name, std::string* error) {
   // With a full path, the library's own folder serves its dependencies (nvrtc-builtins); ALTERED_SEARCH_PATH needs one.
   const bool absolute = name.find('\\') != std::string::npos || name.find('/') != std::string::npos;
-  HMODULE module = LoadLibraryExW(Widen(name).c_str(), nullptr, absolute ? LOAD_WITH_ALTERED_SEARCH_PATH : 0);
+  HMODULE module = LoadLibraryExW(WidenPath(name).c_str(), nullptr, absolute ? LOAD_WITH_ALTERED_SEARCH_PATH : 0);
   if (module == nullptr) *error = std::system_category().message(static_cast<int>(GetLastError()));
   return module;
 }

@@ -19,7 +19,7 @@ static LockResult Failed(int code) { return {LockOutcome::kFailed, -1, code, std
 #ifdef _WIN32
 
 LockResult TryLockFile(const std::string& path) {
-  HANDLE file = CreateFileW(Widen(path).c_str(), GENERIC_READ | GENERIC_WRITE,
+  HANDLE file = CreateFileW(WidenPath(path).c_str(), GENERIC_READ | GENERIC_WRITE,
                             FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, nullptr, OPEN_ALWAYS,
                             FILE_ATTRIBUTE_NORMAL, nullptr);
   if (file == INVALID_HANDLE_VALUE) return Failed(static_cast<int>(GetLastError()));

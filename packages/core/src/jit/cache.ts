@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The user's cache of compiled modules: <cacheRoot>/<arch>/<uri>_cu<release>/. Entries appear by one rename.
 import { randomUUID } from 'node:crypto';
-import { closeSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { open, rename } from 'node:fs/promises';
+import { closeSync, fsyncSync, mkdirSync, openSync, rmSync, writeFileSync } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { CacheError } from '../errors.ts';
 import type { Target } from './arch.ts';
@@ -10,6 +10,7 @@ import type { Step } from './bothWays.ts';
 import { listFolder } from './compilers/cudaHomes.ts';
 import { type EntryState, readEntry } from './entry.ts';
 import { entryName } from './key.ts';
+import { renameWhenFree } from './renameWhenFree.ts';
 
 /** Folders of the cache that hold no entries begin with a dot. */
 const lockFolder = '.locks';
@@ -67,7 +68,7 @@ export class KernelCache {
     const base = join(dirname(folder), quarantineFolder);
     mkdirSync(base, { recursive: true });
     const path = join(base, `${basename(folder)}.${randomUUID()}`);
-    renameSync(folder, path);
+    renameWhenFree(folder, path).sync();
     return path;
   }
 
@@ -83,17 +84,18 @@ export class KernelCache {
 
   /** Writes the files to `temporary`, flushes them to disk and renames the folder into place. */
   publish(temporary: string, folder: string, files: Readonly<Record<string, Uint8Array | string>>): Step<void> {
+    const rename = renameWhenFree(temporary, folder);
     return {
       sync: () => {
         for (const [name, content] of Object.entries(files)) writeFlushed(join(temporary, name), content);
         flushFolder(temporary);
-        renameSync(temporary, folder);
+        rename.sync();
         flushFolder(dirname(folder));
       },
-      async: async () => {
+      async: async (signal) => {
         for (const [name, content] of Object.entries(files)) await writeFlushedAsync(join(temporary, name), content);
         await flushFolderAsync(temporary);
-        await rename(temporary, folder);
+        await rename.async(signal);
         await flushFolderAsync(dirname(folder));
       },
     };

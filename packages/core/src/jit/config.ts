@@ -8,6 +8,7 @@ import { packageRoot, packageVersion } from '../packageRoot.ts';
 import { formatTarget, parseTarget, type Target } from './arch.ts';
 import { type PinnedManifests, readPinnedManifests } from './download/pinnedManifests.ts';
 import type { CodegenOptions } from './flags.ts';
+import { userCacheHome } from './userCacheHome.ts';
 
 export interface JitConfig {
   /** `<workspace base>/flashinfer/<version>`; modules lie in `<arch>/<uri>/` below. */
@@ -37,7 +38,11 @@ export interface JitConfig {
 export function jitConfig(): JitConfig {
   const version = packageVersion();
   return {
-    cacheRoot: join(env.workspaceBase ?? userCacheHome(), 'flashinfer', version),
+    cacheRoot: join(
+      env.workspaceBase ?? userCacheHome(process.platform, process.env, homedir()),
+      'flashinfer',
+      version,
+    ),
     includeRoots: [includeRoot()],
     codegen: { debug: env.jitDebug, lineInfo: env.jitLineInfo },
     disableJit: env.disableJit,
@@ -50,12 +55,6 @@ export function jitConfig(): JitConfig {
     pinnedManifests: readPinnedManifests(),
     disableVersionCheck: env.disableVersionCheck,
   };
-}
-
-function userCacheHome(): string {
-  if (process.env.XDG_CACHE_HOME) return process.env.XDG_CACHE_HOME;
-  if (process.platform === 'win32' && process.env.LOCALAPPDATA) return process.env.LOCALAPPDATA;
-  return process.platform === 'darwin' ? join(homedir(), 'Library', 'Caches') : join(homedir(), '.cache');
 }
 
 /** Kernel headers: inside the published package, at the top of the repository in a checkout. */

@@ -141,7 +141,7 @@ function explain(
   const sourcePath = join(folder, 'source.cc');
   const log = error.log.replaceAll(compiled, sourcePath);
   cache.keepFailed(folder, { 'source.cc': source, 'log.txt': log });
-  const repeat = [compiler.path, ...command(sourcePath, 'variant.so')].map(shellQuote).join(' ');
+  const repeat = [compiler.path, ...command(sourcePath, 'variant.so')].map((each) => shellQuote(each)).join(' ');
   return new CompileError(
     'ERR_FLASHINFER_COMPILE_FAILED',
     `${module.label}: it does not compile for the cpu with ${compiler.version}: ` +

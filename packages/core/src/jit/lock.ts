@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // A lock between processes on one module; the system drops it when its holder dies, so it is never stale.
-import { setTimeout as sleepAsync } from 'node:timers/promises';
 import { CacheError } from '../errors.ts';
 import { notice } from '../logging.ts';
 import { native } from '../native/load.ts';
-import { type Procedure, perform, type Step } from './bothWays.ts';
+import { type Procedure, perform } from './bothWays.ts';
+import { sleep } from './sleep.ts';
 
 const firstWaitMs = 5;
 const longestWaitMs = 100;
@@ -47,11 +47,4 @@ function lockTimeout(path: string, what: string): CacheError {
     `getKernel: ${what} is locked by ${path} for ${timeoutMs / 60_000} minutes; expected its holder to finish; ` +
       'end the process that compiles it',
   );
-}
-
-function sleep(ms: number): Step<void> {
-  return {
-    sync: () => void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms),
-    async: (signal) => sleepAsync(ms, undefined, { signal }),
-  };
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
@@ -49,6 +49,17 @@ describe('file lock', () => {
     await once(child, 'exit');
     const handle = host.tryLockFile(path);
     expect(handle).toBeGreaterThanOrEqual(0);
+    host.unlockFile(handle);
+  });
+
+  it('takes paths of any length, with spaces and letters of every language', () => {
+    const long = join(folder, 'a folder', 'ä'.repeat(60), '\u65e5'.repeat(60), 'x'.repeat(200));
+    mkdirSync(long, { recursive: true });
+    const path = join(long, 'long.lock');
+    const handle = host.tryLockFile(path);
+    expect(handle).toBeGreaterThanOrEqual(0);
+    expect(existsSync(path)).toBe(true);
+    expect(host.tryLockFile(path)).toBe(-1);
     host.unlockFile(handle);
   });
 

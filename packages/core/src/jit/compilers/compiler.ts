@@ -50,7 +50,8 @@ export function firstError(log: string): string | undefined {
     ?.trim();
 }
 
-/** Quotes an argument for a POSIX shell. */
-export function shellQuote(argument: string): string {
+/** Quotes an argument for a POSIX shell, on Windows for cmd.exe. */
+export function shellQuote(argument: string, platform: string = process.platform): string {
+  if (platform === 'win32') return /^[\w@%+=:,./\\-]+$/.test(argument) ? argument : `"${argument}"`;
   return /^[\w@%+=:,./-]+$/.test(argument) ? argument : `'${argument.replaceAll("'", "'\\''")}'`;
 }

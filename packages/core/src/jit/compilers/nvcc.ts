@@ -8,6 +8,7 @@ import { nvccFlags } from '../flags.ts';
 import { type Compiler, type CompileUnit, shellQuote } from './compiler.ts';
 import { cudaHomes, isFile } from './cudaHomes.ts';
 import { runCompiler } from './runCompiler.ts';
+import { findVisualStudio } from './visualStudio.ts';
 
 export interface NvccProbe {
   readonly path?: string;
@@ -47,9 +48,11 @@ function askRelease(path: string): { release?: string; error?: string } {
 }
 
 export function nvccCompiler(path: string, release: string): Compiler {
+  const host = hostCompilerFlags();
   const outputPath = (unit: CompileUnit) => join(dirname(unit.sourcePath), 'kernel.cubin');
   const argumentsFor = (unit: CompileUnit, output: string) => [
     ...nvccFlags(unit.target, unit.options),
+    ...host,
     ...unit.includeRoots.map((root) => `-I${root}`),
     '-o',
     output,
@@ -59,10 +62,10 @@ export function nvccCompiler(path: string, release: string): Compiler {
     kind: 'nvcc',
     release,
     path,
-    command: (unit) => [path, ...argumentsFor(unit, 'kernel.cubin')].map(shellQuote).join(' '),
+    command: (unit) => [path, ...argumentsFor(unit, 'kernel.cubin')].map((each) => shellQuote(each)).join(' '),
     compile: (unit) => {
       const output = outputPath(unit);
-      const run = runCompiler(path, argumentsFor(unit, output), hintOf);
+      const run = runCompiler(path, argumentsFor(unit, output), (log) => hintOf(log, output));
       return {
         sync() {
           const log = run.sync();
@@ -77,6 +80,26 @@ export function nvccCompiler(path: string, release: string): Compiler {
   };
 }
 
-function hintOf(log: string): string {
-  return /host compiler/i.test(log) ? ' (nvcc needs a C++ compiler such as g++ on PATH; NVRTC needs none)' : '';
+/** Visual Studio's compiler where nvcc would not find it. */
+function hostCompilerFlags(): string[] {
+  const folder = process.platform === 'win32' ? findVisualStudio().folder : undefined;
+  return folder === undefined ? [] : ['-ccbin', folder];
+}
+
+/** What nvcc does not say itself. Exported for tests. */
+export function hintOf(log: string, output: string, platform: string = process.platform): string {
+  const noCompiler = /host compiler|cannot find compiler/i.test(log);
+  if (platform !== 'win32') {
+    return noCompiler ? ' (nvcc needs a C++ compiler such as g++ on PATH; NVRTC needs none)' : '';
+  }
+  if (noCompiler) {
+    return (
+      ' (nvcc needs cl.exe: install "Desktop development with C++" of Visual Studio or its Build Tools, or run in a Visual ' +
+      'Studio developer prompt; NVRTC needs none)'
+    );
+  }
+  // MAX_PATH counts the end of the text too; nvcc's own files beside the output have longer names.
+  const longest = 240;
+  if (output.length <= longest) return '';
+  return ` (${output} has ${output.length} characters, and CUDA's programs take 260: set FLASHINFER_WORKSPACE_BASE to a shorter path)`;
 }

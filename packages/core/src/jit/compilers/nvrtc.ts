@@ -89,7 +89,7 @@ export function nvrtcCompiler(path: string, release: string): Compiler {
         'kernel.cubin',
         unit.sourcePath,
       ]
-        .map(shellQuote)
+        .map((each) => shellQuote(each))
         .join(' '),
     compile: (unit) => ({
       sync() {

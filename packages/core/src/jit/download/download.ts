@@ -4,7 +4,7 @@
 import { spawnSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
-import { open, rename, rm } from 'node:fs/promises';
+import { open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { BinaryNotFoundError, DownloadError, type FlashInferError } from '../../errors.ts';
 import { notice } from '../../logging.ts';
@@ -20,6 +20,7 @@ import {
   parsePrebuiltManifest,
   prebuiltManifestFile,
 } from '../prebuilt/manifest.ts';
+import { renameWhenFree } from '../renameWhenFree.ts';
 import { type ExpectedFile, fetchVerified, type RetryPolicy } from './fetchVerified.ts';
 
 export interface DownloadOptions {
@@ -130,7 +131,7 @@ async function writeWhole(folder: string, name: string, content: Buffer): Promis
     } finally {
       await file.close();
     }
-    await rename(temporary, join(folder, name));
+    await renameWhenFree(temporary, join(folder, name)).async(undefined);
   } finally {
     await rm(temporary, { force: true });
   }

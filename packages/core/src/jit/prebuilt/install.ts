@@ -2,13 +2,14 @@
 // Unpacks the tarball of @flashinfer/jit-cache into the user's cache, without npm. Nothing of it is used before all of it
 // has proved to be what it says.
 import { randomUUID } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { BinaryNotFoundError } from '../../errors.ts';
 import { checkVersion } from '../addOns.ts';
 import type { Target } from '../arch.ts';
 import { listFolder } from '../compilers/cudaHomes.ts';
 import type { JitConfig } from '../config.ts';
+import { renameWhenFree } from '../renameWhenFree.ts';
 import { installedJitCacheFolder } from '../sources.ts';
 import { unpackModule } from './folder.ts';
 import { packedName, prebuiltManifestFile, readPrebuiltManifest } from './manifest.ts';
@@ -117,8 +118,8 @@ function checkRelease(path: string, folder: string): { target: Target; modules: 
 
 /** Readers see the old folder or the new one, or for a moment none. */
 function replace(from: string, to: string, temporary: string): void {
-  if (existsSync(to)) renameSync(to, join(temporary, `replaced-${randomUUID()}`));
-  renameSync(from, to);
+  if (existsSync(to)) renameWhenFree(to, join(temporary, `replaced-${randomUUID()}`)).sync();
+  renameWhenFree(from, to).sync();
 }
 
 function refused(path: string, problem: string, cause?: unknown): BinaryNotFoundError {
