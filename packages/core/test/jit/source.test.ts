@@ -83,7 +83,7 @@ describe('struct Params', () => {
           '}',
         ].join('\n'),
       );
-      execFileSync('g++', ['-std=c++17', '-o', join(folder, 'main'), join(folder, 'main.cc')]);
+      execFileSync(process.env.CXX || 'g++', ['-std=c++17', '-o', join(folder, 'main'), join(folder, 'main.cc')]);
       const lines = execFileSync(join(folder, 'main'), [join(folder, 'packed')], { encoding: 'utf8' }).split('\n');
       for (const [i, { name, type }] of params.entries()) {
         const value = args[name];
@@ -108,7 +108,9 @@ describe('struct Params', () => {
     const wrong = { ...layout, fields: layout.fields.map((field) => ({ ...field, offset: field.offset && 1 })) };
     writeFileSync(join(folder, 'wrong.cc'), structSource(wrong).join('\n'));
     const compile = () =>
-      execFileSync('g++', ['-std=c++17', '-fsyntax-only', join(folder, 'wrong.cc')], { stdio: 'pipe' });
+      execFileSync(process.env.CXX || 'g++', ['-std=c++17', '-fsyntax-only', join(folder, 'wrong.cc')], {
+        stdio: 'pipe',
+      });
     expect(compile).toThrow(/offset of Params::b/);
   });
 

@@ -42,7 +42,7 @@ describe.runIf(process.platform === 'linux')('with a fake NVRTC', () => {
   const library = join(folder, 'libnvrtc.so.13');
   const decode = (bytes: Uint8Array) => Buffer.from(bytes).toString();
   beforeAll(() => {
-    execFileSync('cc', ['-shared', '-fPIC', '-o', library, join(import.meta.dirname, 'fakeNvrtc.c')]);
+    execFileSync(process.env.CC || 'cc', ['-shared', '-fPIC', '-o', library, join(import.meta.dirname, 'fakeNvrtc.c')]);
   });
   afterAll(() => rmSync(folder, { recursive: true }));
 

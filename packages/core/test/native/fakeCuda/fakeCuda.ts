@@ -58,7 +58,7 @@ export class FakeCuda {
     mkdirSync(folder);
     const source = join(import.meta.dirname, 'fakeCuda.c');
     const define = `-DFAKE_${variant.toUpperCase()}`;
-    execFileSync('cc', [
+    execFileSync(process.env.CC || 'cc', [
       define,
       '-std=gnu11',
       '-O1',
