@@ -4,6 +4,7 @@ export { type AotKernelOptions, aotKernels } from './aotKernels.ts';
 export { BatchDecodeWithPagedKVCacheWrapper } from './attention/batchDecode.ts';
 export type {
   BatchDecodePlanOptions,
+  BatchDecodeWrapperOptions,
   BatchPrefillPagedPlanOptions,
   BatchPrefillRaggedPlanOptions,
   BatchRunOptions,

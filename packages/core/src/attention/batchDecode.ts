@@ -1,9 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // Batched decode attention over a paged KV-cache.
+import { Checker } from '../check/checker.ts';
 import { checkOptions } from '../check/options.ts';
 import type { Tensor } from '../tensor/tensor.ts';
-import type { BatchDecodePlanOptions, BatchRunOptions, BatchWrapperOptions, PagedKVCache } from './batchOptions.ts';
+import type { KernelWish } from './batchKernelChoice.ts';
+import {
+  type BatchDecodePlanOptions,
+  type BatchDecodeWrapperOptions,
+  type BatchRunOptions,
+  decodeWrapperOptionNames,
+  type PagedKVCache,
+} from './batchOptions.ts';
 import { BatchWrapper } from './batchWrapper.ts';
+import { decodeRows } from './decodeKernel.ts';
 import { readPageTable } from './pageTable.ts';
 
 const planNames: ReadonlySet<string> = new Set<keyof BatchDecodePlanOptions>([
@@ -24,23 +33,32 @@ const planNames: ReadonlySet<string> = new Set<keyof BatchDecodePlanOptions>([
   'qDtype',
   'kvDtype',
   'variant',
+  'qLenPerReq',
   'fixedSplitSize',
   'disableSplitKv',
 ]);
 
-/** Never written again once made, so all plans share them; they may be longer than the batch. */
-let rows = { qoBegin: new Int32Array(0), qoLen: new Int32Array(0) };
+interface QueryRows {
+  readonly qoBegin: Int32Array;
+  readonly qoLen: Int32Array;
+}
 
-function oneRowEach(batchSize: number): typeof rows {
-  if (rows.qoBegin.length < batchSize) {
+/** By the rows of a request. Never written again once made, so all plans share them; they may be longer than the batch. */
+const rows = new Map<number, QueryRows>();
+
+function uniformRows(batchSize: number, qLenPerReq: number): QueryRows {
+  let known = rows.get(qLenPerReq);
+  if (known === undefined || known.qoBegin.length < batchSize) {
     const length = Math.max(256, batchSize * 2);
-    rows = { qoBegin: Int32Array.from({ length }, (_, r) => r), qoLen: new Int32Array(length).fill(1) };
+    const qoBegin = Int32Array.from({ length }, (_, r) => r * qLenPerReq);
+    known = { qoBegin, qoLen: new Int32Array(length).fill(qLenPerReq) };
+    rows.set(qLenPerReq, known);
   }
-  return rows;
+  return known;
 }
 
 /**
- * Decode attention of a batch: one query token a request, over a paged KV-cache.
+ * Decode attention of a batch: one query token a request, or a few with `qLenPerReq`, over a paged KV-cache.
  * `plan()` once for the lengths and pages of a step, `run()` once a layer.
  * @throws {InvalidArgumentError} from plan and run on wrong page tables, shapes, dtypes, devices, strides or options
  * @remarks `plan()` works on host arrays and copies once, asynchronously; `run()` is asynchronous on the current stream.
@@ -61,8 +79,17 @@ function oneRowEach(batchSize: number): typeof rows {
  * ```
  */
 export class BatchDecodeWithPagedKVCacheWrapper extends BatchWrapper {
-  constructor(options: BatchWrapperOptions = {}) {
-    super('BatchDecodeWithPagedKVCacheWrapper', options, ['maxBatchSize', 'maxNumPages']);
+  private readonly useTensorCores: boolean | undefined;
+
+  constructor(options: BatchDecodeWrapperOptions = {}) {
+    super('BatchDecodeWithPagedKVCacheWrapper', options, ['maxBatchSize', 'maxNumPages'], decodeWrapperOptionNames);
+    new Checker(this.name).flag('useTensorCores', options.useTensorCores);
+    this.useTensorCores = options.useTensorCores;
+  }
+
+  private wish(qLenPerReq: number, packedRows: number): KernelWish {
+    const { useTensorCores = qLenPerReq > 1 && packedRows > decodeRows } = this;
+    return { template: useTensorCores ? 'prefill' : 'decode', packedRows };
   }
 
   /** Prepares the runs that follow; see {@link BatchDecodePlanOptions}. Replaces the plan before. */
@@ -71,15 +98,22 @@ export class BatchDecodeWithPagedKVCacheWrapper extends BatchWrapper {
     checkOptions(caller, options, planNames);
     const table = readPageTable(caller, options);
     const { batchSize, kvLen, indptr, pages, pageSize } = table;
-    const requests = { batchSize, ...oneRowEach(batchSize), kvStart: indptr, kvLen };
-    this.planRequests(options, planNames, requests, { pages, kvExtent: table.numPages, pageSize }, 'decode');
+    const { qLenPerReq = 1 } = options;
+    const most = Math.floor((2 ** 31 - 1) / Math.max(1, batchSize));
+    new Checker(caller).number('qLenPerReq', qLenPerReq, { min: 1, max: most, integer: true });
+    const { qoBegin, qoLen } = uniformRows(batchSize, qLenPerReq);
+    const requests = { batchSize, qoBegin, qoLen, kvStart: indptr, kvLen };
+    const packedRows = (qLenPerReq * options.numQoHeads) / options.numKvHeads;
+    const keys = { pages, kvExtent: table.numPages, pageSize };
+    this.planRequests(options, planNames, requests, keys, this.wish(qLenPerReq, packedRows), qLenPerReq > 1);
   }
 
   /**
-   * @param q `[batchSize, numQoHeads, headDim]`, the planned qDtype
+   * @param q `[batchSize * qLenPerReq, numQoHeads, headDim]`, the planned qDtype
    * @param pagedKVCache NHD `[numPages, 2, pageSize, numKvHeads, headDim]`, HND `[numPages, 2, numKvHeads, pageSize,
    *   headDim]`, or `[k, v]` without dimension 1; pages may be strided
-   * @returns `o` as q; with `returnLse` `[o, lse]`, lse `[batchSize, numQoHeads]` float32, base 2 unless `lseBase` is `'e'`
+   * @returns `o` as q; with `returnLse` `[o, lse]`, lse `[batchSize * qLenPerReq, numQoHeads]` float32, base 2
+   *   unless `lseBase` is `'e'`
    */
   run(q: Tensor, pagedKVCache: PagedKVCache, options: BatchRunOptions & { returnLse: true }): [Tensor, Tensor];
   run(q: Tensor, pagedKVCache: PagedKVCache, options?: BatchRunOptions & { returnLse?: false }): Tensor;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which kernels and tiles serve a batch.
+
 import type { PlannedAttention, PlannedKernels } from './batchCall.ts';
 import { batchDecodeSpec, batchMergeSpec, batchPrefillSpec } from './batchKernel.ts';
 import type { BatchRequests, BatchShape } from './batchPlan.ts';
@@ -11,31 +12,43 @@ import { choosePrefillTile, prefillSharedBytes } from './prefillKernel.ts';
 import { headDimVoOf } from './request.ts';
 import { cachedSpec } from './specCache.ts';
 
+/** The template that the batch's lengths suggest, or this one, for so many packed rows (tokens × group) a request. */
+export type KernelWish = 'auto' | { readonly template: 'decode' | 'prefill'; readonly packedRows: number };
+
 /** Kernels and tiles of a plan. `maxima`: for any lengths within those of a graph, not for this plan's. */
 export function chooseBatchKernels(
   caller: string,
   attention: PlannedAttention,
   requests: BatchRequests,
-  always: 'decode' | 'auto',
+  wish: KernelWish,
   maxima: PlanMaxima | undefined,
   limits: DeviceLimits,
   choice: HopperChoice,
 ): PlannedKernels {
   const group = attention.numQoHeads / attention.numKvHeads;
-  const fits = always === 'auto' || choice.backend === 'fa3';
+  const fits = wish === 'auto' || choice.backend === 'fa3';
   if (fits && prefersHopper(caller, attention, requests, maxima, limits, choice)) {
     return hopperKernels(attention, requests, maxima, limits);
   }
-  if (always === 'decode' || (maxima === undefined && longest(requests.qoLen) * group <= decodeRows)) {
-    const rowTiles = (maxima?.batchSize ?? requests.batchSize) * Math.ceil(group / decodeRows);
-    return decodeKernels(attention, rowTiles * attention.numKvHeads, limits);
+  if (wish !== 'auto') {
+    if (wish.template === 'prefill') return prefillKernels(attention, wish.packedRows, limits);
+    return decodeKernels(attention, wish.packedRows, maxima?.batchSize ?? requests.batchSize, limits);
+  }
+  if (maxima === undefined && longest(requests) * group <= decodeRows) {
+    return decodeKernels(attention, group, requests.batchSize, limits);
   }
   // By the average: short requests waste most of a 128-row tile.
   const rows = maxima === undefined ? averageRows(requests, group) : maxima.numTokens * group;
   return prefillKernels(attention, rows, limits);
 }
 
-function decodeKernels(attention: PlannedAttention, blocks: number, limits: DeviceLimits): PlannedKernels {
+function decodeKernels(
+  attention: PlannedAttention,
+  packedRows: number,
+  batchSize: number,
+  limits: DeviceLimits,
+): PlannedKernels {
+  const blocks = batchSize * Math.ceil(packedRows / decodeRows) * attention.numKvHeads;
   const tile = chooseDecodeTile(attention, limits, blocks);
   const sharedBytes = decodeSharedBytes(attention, tile);
   const key = `batch_decode_${attention.pageSize > 0}_${tile.warps}_${tile.kvTile}_${tile.stages}`;
@@ -79,14 +92,14 @@ function prefillKernels(attention: PlannedAttention, rows: number, limits: Devic
   };
 }
 
-function longest(lengths: Int32Array): number {
+function longest({ qoLen, batchSize }: BatchRequests): number {
   let most = 0;
-  for (const length of lengths) if (length > most) most = length;
+  for (let r = 0; r < batchSize; ++r) if (qoLen[r]! > most) most = qoLen[r]!;
   return most;
 }
 
 function averageRows({ qoLen, batchSize }: BatchRequests, group: number): number {
   let total = 0;
-  for (const length of qoLen) total += length;
+  for (let r = 0; r < batchSize; ++r) total += qoLen[r]!;
   return batchSize === 0 ? 0 : (total * group) / batchSize;
 }

@@ -25,7 +25,7 @@ export interface BatchWrapperOptions {
   maxBatchSize?: number;
   /** Most entries of `pagedKvIndices`; required with useCudaGraph by the paged wrappers. */
   maxNumPages?: number;
-  /** Most query tokens of a plan, all requests together; required with useCudaGraph by the prefill wrappers. */
+  /** Most query tokens of a plan, all requests together; required with useCudaGraph by the prefill wrappers. Default maxBatchSize. */
   maxNumTokens?: number;
   /**
    * Most bytes of a plan's packed custom masks, the sum of `ceil(qoLen * kvLen / 8)` over its requests; with useCudaGraph
@@ -50,6 +50,22 @@ export const wrapperOptionNames: readonly (keyof BatchWrapperOptions)[] = [
   'maxNumTokens',
   'maxCustomMaskBytes',
   'workspace',
+];
+
+/** Options of the decode wrapper's constructor. */
+export interface BatchDecodeWrapperOptions extends BatchWrapperOptions {
+  /**
+   * FlashInfer's name for the choice between its two decode kernels; here both use tensor cores. `false`: the decode
+   * template, which packs the query rows of a KV head into tiles of 16 and is bound by reading K and V. `true`: the fa2
+   * prefill template, with tiles of 64 or 128 rows. Without effect on cpu and with backend `'fa3'`. Default: the decode
+   * template up to 16 rows (qLenPerReq × numQoHeads / numKvHeads) and for qLenPerReq 1, else the prefill template.
+   */
+  useTensorCores?: boolean;
+}
+
+export const decodeWrapperOptionNames: readonly (keyof BatchDecodeWrapperOptions)[] = [
+  ...wrapperOptionNames,
+  'useTensorCores',
 ];
 
 /** What every plan says about the attention, besides the lengths. */
@@ -96,7 +112,13 @@ export interface PageTable {
   pageSize: number;
 }
 
-export type BatchDecodePlanOptions = BatchPlanOptions & PageTable;
+export interface BatchDecodePlanOptions extends BatchPlanOptions, PageTable {
+  /**
+   * Query tokens of every request, as in speculative decoding: the last tokens of its keys, each of which sees the keys up
+   * to its own. With useCudaGraph the wrapper then needs maxNumTokens, and all plans the same value. Default 1.
+   */
+  qLenPerReq?: number;
+}
 
 export interface QueryRows extends BatchMaskOptions {
   /** int32 `[batchSize + 1]`: request i has query rows `qoIndptr[i] .. qoIndptr[i + 1]`. */

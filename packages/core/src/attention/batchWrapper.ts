@@ -14,7 +14,7 @@ import type { Tensor } from '../tensor/tensor.ts';
 import type { BufferLayout, Planned, PlannedAttention, PlannedKernels, ReadKv } from './batchCall.ts';
 import { runBatchOnCpu } from './batchCpu.ts';
 import { runBatchOnCuda } from './batchCuda.ts';
-import { chooseBatchKernels } from './batchKernelChoice.ts';
+import { chooseBatchKernels, type KernelWish } from './batchKernelChoice.ts';
 import { type BatchMaskOptions, hasCustomMask, MaskBuffer } from './batchMask.ts';
 import {
   type BatchPlanOptions,
@@ -51,9 +51,14 @@ export abstract class BatchWrapper {
   private planned: Planned | undefined;
   private isDisposed = false;
 
-  protected constructor(name: string, options: BatchWrapperOptions, needs: readonly (keyof BatchWrapperOptions)[]) {
+  protected constructor(
+    name: string,
+    options: BatchWrapperOptions,
+    needs: readonly (keyof BatchWrapperOptions)[],
+    allowed: readonly string[] = wrapperOptionNames,
+  ) {
     this.name = name;
-    checkOptions(name, options, wrapperOptionNames);
+    checkOptions(name, options, allowed);
     this.device = options.device === undefined ? defaultDevice() : parseDevice(options.device);
     this.deviceIndex = deviceIndex(this.device);
     const check = new Checker(name).flag('useCudaGraph', options.useCudaGraph);
@@ -105,16 +110,17 @@ export abstract class BatchWrapper {
     allowed: ReadonlySet<string>,
     requests: BatchRequests,
     keys: { pages: Int32Array; kvExtent: number; pageSize: number },
-    always: 'decode' | 'auto',
+    kernel: KernelWish,
+    causal = options.causal,
   ): void {
     const caller = `${this.name}.plan`;
     if (this.isDisposed) throw new DisposedError(`${caller}: the wrapper was disposed; make a new one`);
     refuseInCapture(this.deviceIndex, caller, 'plan before capture(), and again before each replay');
-    const attention = this.readAttention(caller, options, allowed, keys.pageSize);
+    const attention = this.readAttention(caller, options, allowed, keys.pageSize, causal);
     const last = requests.batchSize - 1;
     const numTokens = last < 0 ? 0 : requests.qoBegin[last]! + requests.qoLen[last]!;
     this.checkMaxima(caller, requests.batchSize, keys.pages.length, numTokens);
-    const kernels = this.deviceIndex < 0 ? undefined : this.chooseKernels(caller, attention, requests, always, options);
+    const kernels = this.deviceIndex < 0 ? undefined : this.chooseKernels(caller, attention, requests, kernel, options);
     const cut = kernels && cutBatch(requests, kernels.shape, options);
     const { pages, kvExtent } = keys;
     const layout = this.buffer.layOut(caller, cut, kernels, requests.batchSize, pages.length);
@@ -213,6 +219,7 @@ export abstract class BatchWrapper {
     options: BatchPlanOptions & BatchMaskOptions & { causal?: boolean },
     allowed: ReadonlySet<string>,
     pageSize: number,
+    causal: boolean | undefined,
   ): PlannedAttention {
     const numQoHeads = positiveInteger(caller, 'numQoHeads', options.numQoHeads);
     const numKvHeads = positiveInteger(caller, 'numKvHeads', options.numKvHeads);
@@ -235,8 +242,8 @@ export abstract class BatchWrapper {
     check.oneOf('kvDtype', kvDtype, [qDtype, 'float8_e4m3fn', 'float8_e5m2'], 'ERR_FLASHINFER_INVALID_DTYPE');
     check.number('fixedSplitSize', options.fixedSplitSize, { min: 1, integer: true });
     check.oneOf('disableSplitKv', options.disableSplitKv, [true, false]);
-    check.oneOf('causal', options.causal, [true, false]);
-    const maskMode = hasCustomMask(options) ? 'custom' : options.causal === true ? 'causal' : 'none';
+    check.oneOf('causal', causal, [true, false]);
+    const maskMode = hasCustomMask(options) ? 'custom' : causal === true ? 'causal' : 'none';
     // Spelled out: spreading an object of this size costs V8 several microseconds, a good part of a plan.
     return {
       kvLayout: numbers.kvLayout,
@@ -276,7 +283,7 @@ export abstract class BatchWrapper {
     caller: string,
     attention: PlannedAttention,
     requests: BatchRequests,
-    always: 'decode' | 'auto',
+    kernel: KernelWish,
     split: SplitOptions,
   ): PlannedKernels {
     if (attention.qDtype === 'bfloat16' && smArch(this.deviceIndex) < 80) {
@@ -287,7 +294,7 @@ export abstract class BatchWrapper {
       );
     }
     const choice = { backend: this.backend, arch: smArch(this.deviceIndex), split };
-    return chooseBatchKernels(caller, attention, requests, always, this.maxima, deviceLimits(this.deviceIndex), choice);
+    return chooseBatchKernels(caller, attention, requests, kernel, this.maxima, deviceLimits(this.deviceIndex), choice);
   }
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One level of a cascade: a batch of its own over the query rows of all.
 import type { Tensor } from '../tensor/tensor.ts';
+import type { KernelWish } from './batchKernelChoice.ts';
 import type { BatchRunOptions, BatchWrapperOptions, PagedKVCache } from './batchOptions.ts';
 import type { BatchRequests } from './batchPlan.ts';
 import { queryRows } from './batchPrefill.ts';
@@ -44,7 +45,7 @@ export interface ReadLevel {
 export class CascadeLevel extends BatchWrapper {
   private readonly level: number;
   /** In graph mode the kernel of the first plan stays: the decode kernel serves any lengths too. */
-  private kind: 'decode' | 'auto' | undefined;
+  private wish: KernelWish | undefined;
 
   constructor(name: string, level: number, options: BatchWrapperOptions) {
     super(name, options, ['maxBatchSize', 'maxNumPages', 'maxNumTokens']);
@@ -78,11 +79,12 @@ export class CascadeLevel extends BatchWrapper {
     bits: Uint8Array | undefined,
   ): void {
     const group = options.numQoHeads / options.numKvHeads;
-    if (this.kind === undefined && this.isCudaGraphEnabled) {
-      this.kind = requests.qoLen.every((length) => length * group <= decodeRows) ? 'decode' : 'auto';
+    if (this.wish === undefined && this.isCudaGraphEnabled) {
+      const isShort = requests.qoLen.every((length) => length * group <= decodeRows);
+      this.wish = isShort ? { template: 'decode', packedRows: decodeRows } : 'auto';
     }
     const upper = { ...options, causal: false, windowLeft: -1, ...(bits !== undefined && { packedCustomMask: bits }) };
-    this.planRequests(isLast ? options : upper, levelNames, requests, keys, this.kind ?? 'auto');
+    this.planRequests(isLast ? options : upper, levelNames, requests, keys, this.wish ?? 'auto');
   }
 
   run(q: Tensor, pagedKVCache: PagedKVCache, options: BatchRunOptions): Tensor | [Tensor, Tensor] {

@@ -110,7 +110,7 @@ export class PlanBuffer {
 function changedShape(caller: string): InvalidArgumentError {
   return new InvalidArgumentError(
     'ERR_FLASHINFER_INVALID_ARGUMENT',
-    `${caller}: heads, headDim or dtype differ from the first plan; expected the same in every plan with useCudaGraph; ` +
+    `${caller}: heads, headDim, dtype or qLenPerReq differ from the first plan; expected the same in every plan with useCudaGraph; ` +
       'make another wrapper for another model',
   );
 }
