@@ -8,6 +8,8 @@ export interface BatchParams {
   readonly numQoHeads: number;
   readonly numKvHeads: number;
   readonly headDim: number;
+  /** Of v and the output; default headDim. */
+  readonly headDimVo?: number;
   /** 0: ragged keys and values. */
   readonly pageSize: number;
 }
@@ -39,19 +41,21 @@ export function pageTable({ kvLens, pageSize }: BatchParams) {
   return { pagedKvIndptr, pagedKvIndices, pagedKvLastPageLen, pageSize };
 }
 
-export function planShape({ numQoHeads, numKvHeads, headDim }: BatchParams) {
-  return { numQoHeads, numKvHeads, headDimQk: headDim, qDtype: 'bfloat16' } as const;
+export function planShape({ numQoHeads, numKvHeads, headDim, headDimVo = headDim }: BatchParams) {
+  return { numQoHeads, numKvHeads, headDimQk: headDim, headDimVo, qDtype: 'bfloat16' } as const;
 }
 
 /** q and out once, k and v once, in bfloat16. */
-export function keyValueBytes({ qoLens, kvLens, numQoHeads, numKvHeads, headDim }: BatchParams): number {
-  return 2 * headDim * 2 * (sum(qoLens) * numQoHeads + sum(kvLens) * numKvHeads);
+export function keyValueBytes(params: BatchParams): number {
+  const { qoLens, kvLens, numQoHeads, numKvHeads, headDim, headDimVo = headDim } = params;
+  return 2 * (headDim + headDimVo) * (sum(qoLens) * numQoHeads + sum(kvLens) * numKvHeads);
 }
 
-/** 4 Lq Lkv H D a request, half of it where a square causal mask hides half. */
-export function batchFlops({ qoLens, kvLens, numQoHeads, headDim }: BatchParams, causal: boolean): number {
+/** 2 Lq Lkv H (Dqk + Dvo) a request, half of it where a square causal mask hides half. */
+export function batchFlops(params: BatchParams, causal: boolean): number {
+  const { qoLens, kvLens, numQoHeads, headDim, headDimVo = headDim } = params;
   const pairs = qoLens.reduce((total, qoLen, r) => total + qoLen * kvLens[r]!, 0);
-  return (4 * pairs * numQoHeads * headDim) / (causal ? 2 : 1);
+  return (2 * pairs * numQoHeads * (headDim + headDimVo)) / (causal ? 2 : 1);
 }
 
 export interface BatchBuffers {
@@ -63,14 +67,14 @@ export interface BatchBuffers {
 }
 
 export function batchBuffers(device: Device, rotations: number, params: BatchParams): BatchBuffers[] {
-  const { qoLens, kvLens, numQoHeads, numKvHeads, headDim, pageSize } = params;
+  const { qoLens, kvLens, numQoHeads, numKvHeads, headDim, headDimVo = headDim, pageSize } = params;
   const draw = (shape: number[], seed: number): Tensor => randn(shape, { dtype: 'bfloat16', device, seed });
-  const queries = [sum(qoLens), numQoHeads, headDim];
+  const rows = [sum(qoLens), numQoHeads];
   return Array.from({ length: rotations }, (_, n): BatchBuffers => {
-    const shared = { q: draw(queries, 4 * n), out: draw(queries, 4 * n + 1) };
+    const shared = { q: draw([...rows, headDim], 4 * n), out: draw([...rows, headDimVo], 4 * n + 1) };
     if (pageSize === 0) {
-      const keys = [sum(kvLens), numKvHeads, headDim];
-      return { ...shared, k: draw(keys, 4 * n + 2), v: draw(keys, 4 * n + 3) };
+      const keys = [sum(kvLens), numKvHeads];
+      return { ...shared, k: draw([...keys, headDim], 4 * n + 2), v: draw([...keys, headDimVo], 4 * n + 3) };
     }
     const numPages = sum(kvLens.map((length) => Math.ceil(length / pageSize)));
     return { ...shared, cache: draw([numPages, 2, pageSize, numKvHeads, headDim], 4 * n + 2) };

@@ -20,23 +20,25 @@ interface Shape {
   readonly numQoHeads: number;
   readonly numKvHeads: number;
   readonly headDim: number;
+  readonly headDimVo?: number;
   readonly causal: boolean;
   readonly pageSize?: number;
 }
 
 function prefillCase(shape: Shape): DeviceCase {
-  const { batchSize, length, numQoHeads, numKvHeads, headDim, causal, pageSize = 0 } = shape;
+  const { batchSize, length, numQoHeads, numKvHeads, headDim, headDimVo = headDim, causal, pageSize = 0 } = shape;
   const lens = Array.from({ length: batchSize }, () => length);
-  const params: BatchParams = { qoLens: lens, kvLens: lens, numQoHeads, numKvHeads, headDim, pageSize };
+  const params: BatchParams = { qoLens: lens, kvLens: lens, numQoHeads, numKvHeads, headDim, headDimVo, pageSize };
   const heads = numQoHeads === numKvHeads ? `H${numQoHeads}` : `H${numQoHeads}k${numKvHeads}`;
   const pages = pageSize > 0 ? `_ps${pageSize}` : '';
   const mask = causal ? 'causal' : 'full';
   const family = pageSize > 0 ? 'paged_prefill' : 'prefill';
+  const dims = headDimVo === headDim ? `${headDim}` : `${headDim}x${headDimVo}`;
   return {
-    name: `batch_${family}/b${batchSize}_l${length}_h${numQoHeads}k${numKvHeads}_d${headDim}_bf16${pages}_${mask}`,
+    name: `batch_${family}/b${batchSize}_l${length}_h${numQoHeads}k${numKvHeads}_d${dims}_bf16${pages}_${mask}`,
     params: { ...shape, dtype: 'bfloat16' },
     devices: ['cuda'],
-    anchor: `${family}_B${batchSize}_L${length}_${heads}_D${headDim}${pages}_${mask}`,
+    anchor: `${family}_B${batchSize}_L${length}_${heads}_D${dims}${pages}_${mask}`,
     kind: 'device',
     bytes: keyValueBytes(params),
     flops: batchFlops(params, causal),
@@ -120,6 +122,15 @@ export const batchPrefillCases: DeviceCase[] = [
     ),
   ),
   ...lengths.map(([batchSize, length]) => prefillCase({ batchSize, length, ...grouped, causal: true })),
+  // DeepSeek's prefill.
+  ...(
+    [
+      [1, 8192],
+      [16, 1024],
+    ] as const
+  ).map(([batchSize, length]) =>
+    prefillCase({ batchSize, length, numQoHeads: 32, numKvHeads: 32, headDim: 192, headDimVo: 128, causal: true }),
+  ),
   ...(
     [
       [1, 8192],
