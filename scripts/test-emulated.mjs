@@ -4,6 +4,7 @@
 // npm registry. What is after the platform goes to vitest; docs/platforms.md says which tests are known to fail, and why.
 import { execFileSync, spawnSync } from 'node:child_process';
 import { chmodSync, cpSync, existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { crossBuiltAddon } from './platforms.mjs';
 import { root } from './repository.mjs';
@@ -72,6 +73,7 @@ function runQemu(node, args) {
   makeTree((from, to) => symlinkSync(from, to));
   for (const name of ['node_modules', 'packages/core/node_modules'])
     if (!existsSync(join(tree, name))) symlinkSync(join(root, name), join(tree, name));
+  const binding = installBundler(folder);
   // In the emulated process execPath is the program it emulates, which this system cannot start.
   const wrapper = join(folder, 'node');
   const hook = join(folder, 'execPath.mjs');
@@ -80,11 +82,27 @@ function runQemu(node, args) {
   chmodSync(wrapper, 0o755);
   const vitest = join(core, 'node_modules/vitest/vitest.mjs');
   const options = ['run', '--pool=forks', '--testTimeout=600000', ...args];
-  const env = { ...process.env, CC: 'aarch64-linux-gnu-gcc', CXX: 'aarch64-linux-gnu-g++' };
+  const env = { ...process.env, NODE_PATH: binding, CC: 'aarch64-linux-gnu-gcc', CXX: 'aarch64-linux-gnu-g++' };
   return (
     spawnSync(process.execPath, ['--import', hook, vitest, ...options], { cwd: core, env, stdio: 'inherit' }).status ??
     1
   );
+}
+
+/**
+ * The bundler that tests run in the emulator has a binary for each platform too. Returns where NODE_PATH finds it.
+ * @param {string} to
+ */
+function installBundler(to) {
+  const tsdown = createRequire(join(root, 'packages/core/package.json')).resolve('tsdown/package.json');
+  const { version } = createRequire(tsdown)('rolldown/package.json');
+  const name = `@rolldown/binding-linux-arm64-gnu@${version}`;
+  const modules = join(to, 'node_modules');
+  if (existsSync(join(modules, '@rolldown'))) return modules;
+  const options = ['--force', '--ignore-scripts', '--no-save', '--no-audit', '--no-fund', '--loglevel=error'];
+  writeFileSync(join(to, 'package.json'), '{ "private": true }');
+  execFileSync('npm', ['install', ...options, name], { cwd: to, stdio: 'inherit' });
+  return modules;
 }
 
 /**

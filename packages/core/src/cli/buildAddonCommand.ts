@@ -48,7 +48,7 @@ export function findTools<Name extends string>(
   const wanted = missing.map((tool) => `${tool}@${core.devDependencies?.[tool] ?? 'latest'}`);
   throw new CompileError(
     'ERR_FLASHINFER_COMPILER_NOT_FOUND',
-    `build-addon: ${missing.join(' and ')} not found from ${from.join(' or ')}; expected what builds the addon from source; ` +
+    `build-addon: ${missing.join(', ')} not found from ${from.join(' or ')}; expected what builds the addon from source; ` +
       `npm install --save-dev ${wanted.join(' ')}`,
   );
 }

@@ -51,12 +51,12 @@ export function resolveHostModule(jit: HostJit, module: HostModule, isa: CpuIsa)
   const { config, cache } = jit;
   const { compiler, searched } = findHostCompiler();
   const source = `#include <math.h>\n#include <${module.header}>\n${module.source}\n`;
-  const flags = hostFlags(isa);
+  if (compiler === undefined) throw hostCompilerNotFound(module.label, searched);
+  const flags = hostFlags(isa, compiler);
   const headers = hashHeaders(module.header, config.includeRoots);
   const key = JSON.stringify([schemaVersion, config.libraryVersion, flags, headers, source]);
   const uri = `${module.name}_${createHash('sha256').update(key).digest('hex').slice(0, 16)}`;
   const target = `cpu_${process.platform}_${process.arch}_${isa}`;
-  if (compiler === undefined) throw hostCompilerNotFound(`${module.label} (${uri})`, searched);
   const folder = join(cache.root, target, `${uri}_${compiler.id}`);
   const state = readFiles(folder, files, uri, target);
   if (state.kind === 'valid') return join(folder, files[0]);

@@ -27,7 +27,7 @@ it('names the tools that are missing, with their versions', () => {
     expect(error).toBeInstanceOf(CompileError);
     expect((error as CompileError).code).toBe('ERR_FLASHINFER_COMPILER_NOT_FOUND');
     expect((error as CompileError).message).toMatch(
-      /^build-addon: absent-builder and absent-headers not found from .*; npm install --save-dev absent-builder@1\.0\.0 absent-headers@3\.0\.0$/,
+      /^build-addon: absent-builder, absent-headers not found from .*; npm install --save-dev absent-builder@1\.0\.0 absent-headers@3\.0\.0$/,
     );
   }
 });

@@ -2,6 +2,7 @@
 // What is different on Windows, on any machine.
 import { describe, expect, it } from 'vitest';
 import { shellQuote } from '../../src/jit/compilers/compiler.ts';
+import { hostFlags } from '../../src/jit/compilers/hostCompiler.ts';
 import { hintOf } from '../../src/jit/compilers/nvcc.ts';
 import { findVisualStudio, type WindowsMachine } from '../../src/jit/compilers/visualStudio.ts';
 import { userCacheHome } from '../../src/jit/userCacheHome.ts';
@@ -64,6 +65,25 @@ describe('findVisualStudio', () => {
     expect({ folder, onPath }).toEqual({ folder: undefined, onPath: false });
     expect(searched[0]).toBe('cl.exe on PATH');
     expect(searched[1]).toContain(place);
+  });
+});
+
+describe('flags of the C++ compiler', () => {
+  const gcc = { path: 'C:\\msys64\\g++.exe', version: 'g++.exe (Rev3, Built by MSYS2 project) 14.2.0', id: '' };
+  const clang = { ...gcc, version: 'clang version 19.1.0' };
+
+  it('link its libraries in on Windows, and keep GCC from aligned moves', () => {
+    expect(hostFlags('generic', gcc, 'win32')).toContain('-static');
+    expect(hostFlags('generic', gcc, 'win32')).not.toContain('-fPIC');
+    expect(hostFlags('avx512', gcc, 'win32')).toContain('-Wa,-muse-unaligned-vector-move');
+    for (const flags of [
+      hostFlags('generic', gcc, 'win32'),
+      hostFlags('avx512', clang, 'win32'),
+      hostFlags('avx512', gcc, 'linux'),
+    ]) {
+      expect(flags).not.toContain('-Wa,-muse-unaligned-vector-move');
+    }
+    expect(hostFlags('avx512', gcc, 'linux')).toContain('-fPIC');
   });
 });
 

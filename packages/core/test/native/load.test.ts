@@ -12,6 +12,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { build } from 'tsdown';
 import { afterAll, describe, expect, it } from 'vitest';
@@ -21,7 +22,10 @@ import { addonFix, currentPlatform, platformPackageName } from '../../src/native
 import { packageRoot, packageVersion } from '../../src/packageRoot.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'flashinfer-load-'));
-afterAll(() => rmSync(folder, { recursive: true }));
+afterAll(() => {
+  // Windows does not delete libraries that are loaded.
+  if (process.platform !== 'win32') rmSync(folder, { recursive: true });
+});
 
 function loadError(root: string, version: string): BinaryNotFoundError {
   try {
@@ -164,7 +168,7 @@ it.each(['esm', 'cjs'] as const)('loads from a %s bundle', async (format) => {
     const options = { config: false, entry, format, outDir, dts: false, platform: 'node', logLevel: 'silent' } as const;
     await build({ ...options, fixedExtension: true });
     const file = join(outDir, format === 'esm' ? 'load.mjs' : 'load.cjs');
-    const script = `import(${JSON.stringify(file)}).then((m) => console.log(m.native().version))`;
+    const script = `import(${JSON.stringify(pathToFileURL(file))}).then((m) => console.log(m.native().version))`;
     expect(execFileSync(process.execPath, ['-e', script], { encoding: 'utf8' }).trim()).toBe(packageVersion());
   } finally {
     rmSync(outDir, { recursive: true });

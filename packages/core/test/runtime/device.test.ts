@@ -36,7 +36,8 @@ describe.skipIf(cuda.isAvailable())('a machine without a GPU', () => {
 
   it('says from each call that needs one what is missing', () => {
     const code = 'ERR_FLASHINFER_CUDA_UNAVAILABLE';
-    expectThrows(() => setDefaultDevice('cuda'), code, 'setDefaultDevice', 'libcuda', "'cpu'");
+    const library = process.platform === 'win32' ? 'nvcuda.dll' : 'libcuda';
+    expectThrows(() => setDefaultDevice('cuda'), code, 'setDefaultDevice', library, "'cpu'");
     expect(defaultDevice()).toBe('cpu');
     expectThrows(() => empty(1, { device: 'cuda:1' }), code, 'empty: cuda:1');
     expectThrows(() => new cuda.Stream({ device: 'cuda' }), code, 'Stream');

@@ -70,10 +70,16 @@ const isaFlags: Record<CpuIsa, readonly string[]> = {
 };
 
 /** Everything but the include folders, the output and the source; part of a library's key. */
-export function hostFlags(isa: CpuIsa): string[] {
-  const position = process.platform === 'win32' ? [] : ['-fPIC'];
+export function hostFlags(isa: CpuIsa, { version }: HostCompiler, platform: string = process.platform): string[] {
+  const system = platform === 'win32' ? windowsFlags(isa, version) : ['-fPIC'];
   const math = ['-ffp-contract=off', '-fno-math-errno', '-fno-trapping-math'];
-  return ['-std=c++17', '-O3', '-DNDEBUG', '-shared', '-fvisibility=hidden', ...position, ...math, ...isaFlags[isa]];
+  return ['-std=c++17', '-O3', '-DNDEBUG', '-shared', '-fvisibility=hidden', ...system, ...math, ...isaFlags[isa]];
+}
+
+/** The compiler's own libraries are not beside ours; and as csrc/mingw/mingw.cmake, whose reason is GCC's alone. */
+function windowsFlags(isa: CpuIsa, version: string): string[] {
+  const wide = isa.startsWith('avx') && !version.includes('clang');
+  return wide ? ['-static', '-Wa,-muse-unaligned-vector-move'] : ['-static'];
 }
 
 export function hostCompilerNotFound(what: string, searched: readonly string[]): CompileError {
