@@ -11,7 +11,7 @@ import { fp8Specs } from './quantization/fp8Kernel.ts';
 import { packBitsSpecs } from './quantization/packBitsKernel.ts';
 import { ropeModelSpecs, ropeSpecs } from './rope/ropeKernel.ts';
 import { samplingSpecs } from './sampling/samplingKernel.ts';
-import { elementwiseSpecs } from './tensor/elementwise.ts';
+import { elementwiseModelSpecs, elementwiseSpecs } from './tensor/elementwise.ts';
 import { topKSpecs } from './topk/topkKernel.ts';
 
 interface KernelFamily {
@@ -24,7 +24,7 @@ interface KernelFamily {
 /** One line a family. */
 export const kernelFamilies: readonly KernelFamily[] = [
   { samples: attentionSpecs, forModels: attentionModelSpecs },
-  { samples: elementwiseSpecs },
+  { samples: elementwiseSpecs, forModels: elementwiseModelSpecs },
   { samples: normSpecs, forModels: normModelSpecs },
   { samples: activationSpecs, forModels: activationModelSpecs },
   { samples: packBitsSpecs },

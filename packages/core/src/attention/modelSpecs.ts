@@ -87,5 +87,17 @@ function contiguousSpecs(plain: KernelOptions, limits: DeviceLimits): KernelSpec
       prefillTiles(o, limits, false).flatMap((tile) => [prefillSpec(o, tile), batchPrefillSpec(o, tile, false)]),
     ),
     mergeSpec(plain),
+    ...(masks.length > 1 ? rotatedSpecs(plain, limits) : []),
+  ];
+}
+
+/** Single requests whose keys are cached as they were before their rotation. */
+function rotatedSpecs(plain: KernelOptions, limits: DeviceLimits): KernelSpec[] {
+  const rotated = { ...plain, posEncodingMode: 'ROPE_LLAMA' } as const;
+  const causal = { ...rotated, maskMode: 'causal' } as const;
+  return [
+    decodeSpec(rotated, chooseDecodeTile(rotated, limits)),
+    ...prefillTiles(causal, limits, false).map((tile) => prefillSpec(causal, tile)),
+    mergeSpec(rotated),
   ];
 }

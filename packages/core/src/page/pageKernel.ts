@@ -107,7 +107,8 @@ export const seqLensSpec: KernelSpec = {
   threads,
 };
 
-const modelAppends = (): KernelSpec[] => [appendSpec(16, 1, false), appendSpec(16, 2, false), appendSpec(16, 2, true)];
+const modelAppends = (): KernelSpec[] =>
+  [1, 2].flatMap((rows) => [false, true].map((stream) => appendSpec(16, rows, stream)));
 
 /** For compile checks. */
 export function pageSpecs(): KernelSpec[] {

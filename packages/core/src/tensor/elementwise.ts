@@ -23,7 +23,7 @@ import {
 import type { Tensor } from './tensor.ts';
 import { copyWithin } from './transfer.ts';
 
-export { elementwiseSpecs } from './elementwiseKernels.ts';
+export { elementwiseModelSpecs, elementwiseSpecs } from './elementwiseKernels.ts';
 
 /**
  * dst[i] = src[i] in dst's dtype, both contiguous and of one size. One rounding: floats to nearest even (float8_e4m3fn

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Kernels of include/flashinfer/elementwise, one spec object an instantiation, so that getKernel finds it by identity.
+import type { AotRequest } from '../jit/aotRequest.ts';
 import type { KernelSpec, ParamField } from '../jit/spec.ts';
 import { type DType, dtypes } from './dtype.ts';
 
@@ -122,6 +123,23 @@ export function elementwiseSpecs(): KernelSpec[] {
     ...(['float16', 'float32', 'float8_e4m3fn'] as const).map((dtype) => randomSpec('uniform', dtype, 4)),
     ...(['bfloat16', 'float32', 'float8_e5m2'] as const).map((dtype) => randomSpec('normal', dtype, 4)),
     randomSpec('normal', 'float16', 1),
+  ];
+}
+
+/** What programs around a model launch: conversions among its types, random numbers to try it with. */
+export function elementwiseModelSpecs({ dtypes: modelDtypes }: AotRequest): KernelSpec[] {
+  const types: DType[] = [...modelDtypes, 'float32'];
+  const stored: DType[] = [...types, 'float8_e4m3fn', 'float8_e5m2'];
+  const casts = types.flatMap((a) =>
+    stored.flatMap((b): [DType, DType][] => [
+      [a, b],
+      [b, a],
+    ]),
+  );
+  return [
+    ...casts.filter(([src, dst]) => src !== dst).map(([src, dst]) => castSpec(src, dst, castVec(src, dst))),
+    ...types.flatMap((dtype) => [randomSpec('uniform', dtype, 4), randomSpec('normal', dtype, 4)]),
+    ...types.map(arangeSpec),
   ];
 }
 

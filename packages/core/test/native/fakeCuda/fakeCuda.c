@@ -14,7 +14,8 @@
 #define OK 0
 #define INVALID_VALUE 1
 #define OUT_OF_MEMORY 2
-#define CAPACITY (64u << 20)
+// FAKE_CUDA_MEMORY, MiB, where a program needs more.
+#define CAPACITY ((uint64_t)atoi(getenv("FAKE_CUDA_MEMORY") ? getenv("FAKE_CUDA_MEMORY") : "64") << 20)
 
 typedef unsigned long long ptr_t;
 typedef struct Stream Stream;
