@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the Markdown files name exists: files, folders, package scripts, and environment variables. The table of
+// What the Markdown files and workflows name exists: files, folders, package scripts, and environment variables. The table of
 // variables in README.md comes from the library; `--write` renews it.
 import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, writeFileSync } from 'node:fs';
@@ -99,6 +99,27 @@ function tableProblems() {
   return ['README.md: the table of environment variables is old; run node scripts/check-docs.mjs --write'];
 }
 
+/**
+ * Programs and package scripts that a workflow runs.
+ * @param {string} file
+ */
+function workflowProblems(file) {
+  const text = readText(file);
+  const programs = [...text.matchAll(/\b(?:node|uses:|run:)\s+(\.?[\w./-]+\/[\w./-]+)/g)]
+    .map((match) => match[1] ?? '')
+    .filter((path) => /^(\.\/|\.ci\/|scripts\/)/.test(path));
+  const named = [...text.matchAll(/\bpnpm run ([\w:.-]+)/g)].map((match) => match[1] ?? '');
+  return [
+    ...programs
+      .filter((path) => !existsSync(join(root, path)))
+      .map((path) => `${file}: runs ${path}, which does not exist`),
+    ...named
+      .filter((name) => !(name in rootScripts))
+      .map((name) => `${file}: runs the script ${name}, which package.json does not have`),
+  ];
+}
+
+const workflows = repositoryFiles(/^\.github\/.*\.yml$/);
 const files = repositoryFiles(/\.md$/);
 if (variables.length === 0) throw new Error('check-docs: show-config lists no environment variable');
 report(
@@ -109,7 +130,8 @@ report(
       ...scriptProblems(file),
       ...variableProblems(file),
     ]),
+    ...workflows.flatMap(workflowProblems),
     ...tableProblems(),
   ],
-  `${files.length} Markdown files name what exists`,
+  `${files.length} Markdown files and ${workflows.length} workflows name what exists`,
 );
