@@ -33,8 +33,8 @@ foreach(library libdl.so.2 libpthread.so.0 libm.so.6)
   # libm.so.6 has functions the compiler knows under other types.
   target_compile_options(${target} PRIVATE -fno-builtin)
   target_link_options(${target} PRIVATE -nostdlib -Wl,--version-script,${base}.map)
-  target_link_libraries(flashinfer PRIVATE $<TARGET_FILE:${target}>)
-  add_dependencies(flashinfer ${target})
+  # As a target: of a file CMake would look for the soname before it is built, and name it -ldl, which is the system's.
+  target_link_libraries(flashinfer PRIVATE ${target})
 endforeach()
 
 # Without the parts of libstdc++ that nothing uses: some need the newest glibc. The rest asks for symbols of the stand-ins
