@@ -32,6 +32,17 @@ const localMemoryLimit = new Map([
   ['batch_prefill_fa3_gather_f16_hd192x128_causal_t128x128_s2', 32],
   ['single_prefill_fa3_rows_f16_hd64_causal_swa_t192x128_s2', 272],
   ['batch_prefill_fa3_rows_f16_hd256_causal_t128x80_s2', 128],
+  // A row's elements take up to 12 of 64 registers; what is spilled is out of the loops over them.
+  ['sample_probs_f32_v4', 128],
+  ['sample_probs_f32_v4_l2', 48],
+  ['sample_probs_f32_v1', 128],
+  ['sample_logits_f32_v4', 128],
+  ['sample_logits_f32_v4_l2', 32],
+  ['renorm_probs_f32_v4', 128],
+  ['renorm_probs_f32_v4_l2', 64],
+  ['renorm_probs_f32_v1_l2', 48],
+  ['mask_logits_f16_v4', 32],
+  ['mask_logits_bf16_v1', 80],
 ]);
 
 /** @typedef {{ registers: number, stackBytes: number, spillBytes: number, sharedBytes: number }} Usage */

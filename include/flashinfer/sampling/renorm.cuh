@@ -12,33 +12,31 @@ __device__ __forceinline__ void softmax(const Params& params) {
   using T = typename Config::T;
   RowGroup<Config::kThreads> group;
   const int index = static_cast<int>(blockIdx.x) / group.size();
-  Row<Config, RowInput::kRaw> row(group, static_cast<const T*>(params.x) + index * params.x_stride, params.vocab,
-                                  params.segment);
+  const T* x = static_cast<const T*>(params.x) + index * params.x_stride;
+  Row<Config, RowInput::kSoftmax> row(group, x, params.vocab, params.segment);
   const float top = row.load();
-  bool has_nan = false;
-  row.for_each([&](int i, const float (&values)[4]) {
-#pragma unroll
-    for (int k = 0; k < 4; ++k) has_nan |= values[k] != values[k] && i + k < params.vocab;
-  });
   group.ready();
-  const uint32_t max_key = group.maximum(has_nan ? 0xffffffffu : ordered_key(top));
+  const uint32_t max_key = group.peak(row.has_nan() ? 0xffffffffu : ordered_key(top), 0).max;
   const float temperature = per_row<float>(params.temperature, params.temperature_value, index);
-  const RowWeights<RowInput::kRaw> weights(max_key, temperature, 0.0f);
-  const float max = value_of_key(max_key);
-  const bool defined = fabsf(max) <= kLargestFloat;  // false for NaN
-  float factor = __int_as_float(0x7fc00000);
-  if (defined) {
-    uint64_t sum = 0;
-    row.for_each([&](int i, const float (&values)[4]) {
-#pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        if (i + k < params.vocab) sum += weight_of(weights.value(values[k]), weights.factor);
-      }
-    });
-    factor = reciprocal_sum(group.share(sum).total, weights.factor);
-  }
+  const RowWeights<RowInput::kSoftmax> weights(max_key, temperature, 0.0f);
+  const bool defined = fabsf(value_of_key(max_key)) <= kLargestFloat;  // false for NaN
   float* out = static_cast<float*>(params.out) + static_cast<int64_t>(index) * params.vocab;
-  row.write(out, [&](float x) { return defined ? weights.value(x) * factor : factor; });
+  uint64_t sum = 0;
+  const auto add = [&](float value) { sum += weight_of(value, weights.factor); };
+  if constexpr (Config::kShared) {
+    row.replace_each([&](float (&values)[4]) {
+#pragma unroll
+      for (int k = 0; k < 4; ++k) add(values[k] = weights.value(values[k]));
+    });
+  } else {
+    row.for_each([&](int, const float (&values)[4]) {
+#pragma unroll
+      for (int k = 0; k < 4; ++k) add(weights.value(values[k]));
+    });
+  }
+  const uint64_t total = group.share(sum).total;
+  const float factor = defined ? reciprocal_sum(total, weights.factor) : __int_as_float(0x7fc00000);
+  row.write(out, [&](float x) { return (Config::kShared ? x : weights.value(x)) * factor; });
   group.finish();
 }
 
@@ -48,15 +46,17 @@ __device__ __forceinline__ void renorm_probs(const Params& params) {
   using T = typename Config::T;
   RowGroup<Config::kThreads> group;
   const int index = static_cast<int>(blockIdx.x) / group.size();
-  Row<Config, RowInput::kProbs> row(group, static_cast<const T*>(params.x) + index * params.x_stride, params.vocab,
-                                    params.segment);
+  const T* x = static_cast<const T*>(params.x) + index * params.x_stride;
+  Row<Config, RowInput::kProbs> row(group, x, params.vocab, params.segment);
   const float top = row.load();
   group.ready();
-  RowWeights<RowInput::kProbs> weights(group.maximum(ordered_key(top)), 1.0f, 0.0f);
-  const WarpShare share = apply_filters(row, group, weights, index, params);
-  const float factor = reciprocal_sum(share.total, weights.factor);
+  const int k = top_k_of(params, index);
+  const RowPeak peak = group.peak(ordered_key(top), k);
+  RowWeights<RowInput::kProbs> weights(peak.max, 1.0f, 0.0f);
+  const Kept kept = apply_filters(row, group, weights, index, params, peak, k);
+  const float factor = reciprocal_sum(kept.total, weights.factor);
   T* out = static_cast<T*>(params.out) + static_cast<int64_t>(index) * params.vocab;
-  row.write(out, [&](float x) { return ordered_key(x) >= weights.lowest_key ? x * factor : 0.0f; });
+  row.write(out, [&](float x) { return x >= weights.lowest ? x * factor : 0.0f; });
   group.finish();
 }
 
@@ -66,14 +66,22 @@ __device__ __forceinline__ void mask_logits(const Params& params) {
   using T = typename Config::T;
   RowGroup<Config::kThreads> group;
   const int index = static_cast<int>(blockIdx.x) / group.size();
-  Row<Config, RowInput::kRaw> row(group, static_cast<const T*>(params.x) + index * params.x_stride, params.vocab,
-                                  params.segment);
-  row.load();
+  const T* x = static_cast<const T*>(params.x) + index * params.x_stride;
+  Row<Config, RowInput::kRaw> row(group, x, params.vocab, params.segment);
+  const float top = row.load();
   group.ready();
-  const int k = per_row<int>(params.top_k, params.top_k_value, index);
-  const uint32_t key = top_k_key(row, k, params.vocab, Config::kThreads * group.size());
+  const int k = top_k_of(params, index);
+  uint32_t key = 0;
+  if (k > 0) {
+    const RowPeak peak = group.peak(ordered_key(top), k);
+    Candidates candidates;
+    key = list_top_k(row, group, peak, candidates)
+              ? group.settle(candidates, peak.bound, peak.max, static_cast<uint32_t>(k), 1)
+              : select_key<RowInput::kRaw>(row, group, peak.max, static_cast<uint32_t>(k), [](float) { return 1u; });
+  }
   T* out = static_cast<T*>(params.out) + static_cast<int64_t>(index) * params.vocab;
-  row.write(out, [&](float x) { return ordered_key(x) >= key ? x : negative_infinity(); });
+  const float lowest = lowest_value(key);
+  row.write(out, [&](float x) { return key == 0 || x >= lowest ? x : negative_infinity(); });
   group.finish();
 }
 

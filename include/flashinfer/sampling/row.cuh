@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// One row of probabilities or logits, dealt to the warps of a cluster in contiguous segments, and the selection of
-// thresholds in it.
+// One row of probabilities or logits, dealt to the warps of a cluster in contiguous segments.
 //
-// Bytes and passes. A row is read from memory once where the segments fit shared memory (128256 float32 are 501 KiB:
-// eight blocks of 63 KiB, two of them a multiprocessor, so that one row loads while another computes); all further
-// passes stay on chip. A threshold is found by histograms of 11, 11 and 10 bits of the ordered key; ahead of them, one of
-// each thread's largest value only gives a lower bound for the first digit, which spares most elements the atomics.
+// Bytes. A row is read from memory once where it fits the cluster: 128256 float32 are 501 KiB, of which two blocks hold
+// 416 KiB in shared memory and the rest in registers. Small batches take more blocks a row, so that all multiprocessors
+// read. All further passes stay on chip.
 #pragma once
 #include <flashinfer/sampling/row_group.cuh>
 #include <flashinfer/vector.cuh>
@@ -20,6 +18,8 @@ struct RowConfig {
   static constexpr bool kShared = kShared_;
   static constexpr int kThreads = kThreads_;
   static constexpr bool kDifference = kDifference_;
+  /** Accesses of a warp at the start of its segment that stay in registers. */
+  static constexpr int kHeld = kShared ? 3 : 0;
 };
 
 template <class Config, RowInput kInput>
@@ -28,11 +28,11 @@ class Row {
   using T = typename Config::T;
   using Group = RowGroup<Config::kThreads>;
 
-  /** `segment`: elements a warp, a multiple of 128. */
+  /** `segment`: elements a warp, a multiple of 128, and kHeld of them or more. */
   __device__ Row(Group& group, const T* data, int length, int segment)
       : group_(group),
         data_(data),
-        buffer_(group.buffer(segment)),
+        buffer_(group.buffer() + group.warp_in_block() * (segment - kHeldElements) - kHeldElements),
         begin_(group.warp() * segment),
         length_(length),
         segment_(segment) {}
@@ -42,9 +42,11 @@ class Row {
 
   /** Reads the row; the thread's largest value. */
   __device__ float load() {
-    constexpr int kBatch = 4;  // loads in flight
+    constexpr int kBatch = 4;  // loads in flight, and those of kHeld
     top_ = padding_value<kInput>();
-    for (int base = 4 * group_.lane(); base < segment_; base += 128 * kBatch) {
+#pragma unroll
+    for (int j = 0; j < Config::kHeld; ++j) load_global(128 * j + 4 * group_.lane(), held_[j]);
+    for (int base = kHeldElements + 4 * group_.lane(); base < segment_; base += 128 * kBatch) {
       float values[kBatch][4];
 #pragma unroll
       for (int j = 0; j < kBatch; ++j) load_global(base + 128 * j, values[j]);
@@ -54,23 +56,77 @@ class Row {
         if (i >= segment_) break;
         if (Config::kShared)
           *reinterpret_cast<float4*>(buffer_ + i) = make_float4(values[j][0], values[j][1], values[j][2], values[j][3]);
-#pragma unroll
-        for (int k = 0; k < 4; ++k) {
-          if (ordered_key(values[j][k]) > ordered_key(top_)) top_ = values[j][k];
-        }
+        see(values[j]);
       }
     }
+#pragma unroll
+    for (int j = 0; j < Config::kHeld; ++j) see(held_[j]);
     return top_;
   }
 
-  /** The thread's largest value. */
-  __device__ float top() const { return top_; }
+  /** Has the L2 cache read the warp's share of another row, which will be there when this one has been worked on. */
+  __device__ void prefetch(const T* other) const {
+    const int end = begin_ + segment_ < length_ ? begin_ + segment_ : length_;
+    if (group_.lane() != 0 || begin_ >= end) return;
+    const auto first = reinterpret_cast<uint64_t>(other + begin_) & ~uint64_t{15};
+    const auto bytes = static_cast<uint32_t>(reinterpret_cast<uint64_t>(other + end) - first) & ~15u;
+    if (bytes > 0) prefetch_to_l2(reinterpret_cast<const void*>(first), bytes);
+  }
+
+  /** NaN among the thread's elements, of a row for softmax. */
+  __device__ bool has_nan() const { return has_nan_; }
+
+  /**
+   * put(place + n, key, index) for the n-th of the thread's elements from key `low`, not 0, to `high`, which are few:
+   * `place` is what reserve(count), which all lanes call, gives for as many; below 0 for no room.
+   */
+  template <class Reserve, class Put>
+  __device__ void find_each(uint32_t low, uint32_t high, const Reserve& reserve, const Put& put) const {
+    const float lowest = lowest_value(low), highest = value_of_key(high);
+    if (!__any_sync(0xffffffffu, top_ >= lowest)) return;
+    // First which, by bits: what is done with one is too much code to be there for every element.
+    for (int chunk = 0; chunk < segment_; chunk += kChunk) {
+      const int end = chunk + kChunk < segment_ ? chunk + kChunk : segment_;
+      uint64_t found = 0;  // the last four in the lowest bits
+      const auto look = [&](const float (&values)[4]) {
+        uint32_t bits = 0;
+#pragma unroll
+        for (int k = 0; k < 4; ++k) bits |= values[k] >= lowest && values[k] <= highest ? 1u << k : 0;
+        found = found << 4 | bits;
+      };
+      int i = chunk;
+      if (chunk == 0) {
+#pragma unroll
+        for (int j = 0; j < Config::kHeld; ++j) look(held_[j]);
+        i = kHeldElements;
+      }
+#pragma unroll 4
+      for (; i < end; i += 128) {
+        float values[4];
+        fetch(i + 4 * group_.lane(), values);
+        look(values);
+      }
+      int n = reserve(__popcll(found));
+      for (; n >= 0 && found != 0; found &= found - 1, ++n) {
+        const int bit = __ffsll(static_cast<long long>(found)) - 1;
+        const int place = end - 128 - bit / 4 * 128 + 4 * group_.lane();
+        put(n, ordered_key(value_at(place, bit % 4)), static_cast<uint32_t>(begin_ + place + bit % 4));
+      }
+    }
+  }
 
   /** body(index, values): the thread's elements, four at a time; past the end of the row, padding. */
   template <class Body>
   __device__ __forceinline__ void for_each(const Body& body) const {
+#pragma unroll
+    for (int j = 0; j < Config::kHeld; ++j) {
+      float values[4];
+#pragma unroll
+      for (int k = 0; k < 4; ++k) values[k] = opaque(held_[j][k]);
+      body(begin_ + 128 * j + 4 * group_.lane(), values);
+    }
 #pragma unroll 2
-    for (int i = 4 * group_.lane(); i < segment_; i += 128) {
+    for (int i = kHeldElements + 4 * group_.lane(); i < segment_; i += 128) {
       float values[4];
       fetch(i, values);
       body(begin_ + i, values);
@@ -80,10 +136,29 @@ class Row {
   /** As for_each, in step over the warp, until body(index, values) is false, which it is in all lanes. */
   template <class Body>
   __device__ __forceinline__ void scan(const Body& body) const {
-    for (int i = 0; i < segment_; i += 128) {
+#pragma unroll
+    for (int j = 0; j < Config::kHeld; ++j) {
+      if (!body(begin_ + 128 * j + 4 * group_.lane(), held_[j])) return;
+    }
+    for (int i = kHeldElements; i < segment_; i += 128) {
       float values[4];
       fetch(i + 4 * group_.lane(), values);
       if (!body(begin_ + i + 4 * group_.lane(), values)) return;
+    }
+  }
+
+  /** replace(values): puts other values in the place of the row's, which is on chip. */
+  template <class Replace>
+  __device__ __forceinline__ void replace_each(const Replace& replace) {
+    static_assert(Config::kShared, "memory stays as it is");
+#pragma unroll
+    for (int j = 0; j < Config::kHeld; ++j) replace(held_[j]);
+#pragma unroll 2
+    for (int i = kHeldElements + 4 * group_.lane(); i < segment_; i += 128) {
+      float values[4];
+      fetch(i, values);
+      replace(values);
+      *reinterpret_cast<float4*>(buffer_ + i) = make_float4(values[0], values[1], values[2], values[3]);
     }
   }
 
@@ -95,7 +170,7 @@ class Row {
 #pragma unroll
       for (int k = 0; k < 4; ++k) results[k] = value(values[k]);
       if constexpr (Config::kVec == 4) {
-        if (index < length_) store<Out, 4>(out + index, pack<Out>(results));
+        if (index < length_) store_once<Out, 4>(out + index, pack<Out>(results));
       } else {
 #pragma unroll
         for (int k = 0; k < 4; ++k) {
@@ -105,50 +180,43 @@ class Row {
     });
   }
 
-  /** The largest key t with sum of weigh(x) over ordered_key(x) >= t of at least `target`; 0 where all weigh less. */
-  template <class Weigh>
-  __device__ uint32_t select(uint32_t target, bool bound, const Weigh& weigh) const {
-    uint32_t lowest = 0;
-    if (bound) {
-      const Crossing coarse = group_.histogram(target, [&](const auto& add) {
-        const uint32_t weight = weigh(top_);
-        if (weight != 0) add(ordered_key(top_) >> 21, weight);
-      });
-      if (coarse.found) lowest = coarse.bin << 21;
+ private:
+  static constexpr int kHeldElements = 128 * Config::kHeld;
+  /** As many of a warp's elements as a lane has bits for. */
+  static constexpr int kChunk = 128 * 16;
+
+  __device__ __forceinline__ void see(const float (&values)[4]) {
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      top_ = fmaxf(top_, values[k]);  // the other for NaN
+      if constexpr (kInput == RowInput::kSoftmax) has_nan_ |= values[k] != values[k];
     }
-    const Crossing first = digit<21, 11>(target, lowest, 0xffffffffu, weigh);
-    if (!first.found) return 0;
-    const uint32_t high = first.bin << 21;
-    const Crossing second = digit<10, 11>(target - first.above, high, high | 0x1fffffu, weigh);
-    const uint32_t middle = high | (second.bin << 10);
-    const Crossing third = digit<0, 10>(target - first.above - second.above, middle, middle | 0x3ffu, weigh);
-    return middle | third.bin;
   }
 
- private:
-  /** The histogram of one digit over the keys from `low` to `high`. */
-  template <int kShift, int kBits, class Weigh>
-  __device__ Crossing digit(uint32_t target, uint32_t low, uint32_t high, const Weigh& weigh) const {
-    return group_.histogram(target, [&](const auto& add) {
-      // Neighbours of one bin are added first: rows of equal values would queue up at one address.
-      uint32_t bin = 0, sum = 0;
-      for_each([&](int, const float (&values)[4]) {
+  /** The same value, of which the compiler computes nothing ahead of time: results would take the registers. */
+  static __device__ __forceinline__ float opaque(float x) {
+    asm volatile("" : "+f"(x));
+    return x;
+  }
+
+  /** Element k of the four at i, which the lane reads. */
+  __device__ __forceinline__ float value_at(int i, int k) const {
+    float values[4];
+    if (i >= kHeldElements) {
+      fetch(i, values);
+    } else {
 #pragma unroll
-        for (int k = 0; k < 4; ++k) {
-          const uint32_t key = ordered_key(values[k]);
-          if (key < low || key > high) continue;
-          const uint32_t weight = weigh(values[k]);
-          const uint32_t next = (key >> kShift) & ((1u << kBits) - 1);
-          if (next != bin) {
-            if (sum != 0) add(bin, sum);
-            bin = next;
-            sum = 0;
-          }
-          sum += weight;
+      for (int n = 0; n < 4; ++n) {
+        values[n] = 0.0f;
+#pragma unroll
+        for (int j = 0; j < Config::kHeld; ++j) {
+          const float held = opaque(held_[j][n]);  // a register: what is chosen by an index would go to memory
+          values[n] = i / 128 == j ? held : values[n];
         }
-      });
-      if (sum != 0) add(bin, sum);
-    });
+      }
+    }
+    const float low = k % 2 == 0 ? values[0] : values[1], high = k % 2 == 0 ? values[2] : values[3];
+    return k < 2 ? low : high;
   }
 
   __device__ __forceinline__ void fetch(int i, float (&values)[4]) const {
@@ -205,6 +273,8 @@ class Row {
   int length_;
   int segment_;
   float top_;
+  bool has_nan_ = false;
+  float held_[Config::kHeld + 1][4];
 };
 
 }  // namespace flashinfer

@@ -12,32 +12,37 @@ __device__ void write_drawn_token(const RowType& row, const Group& group, const 
                                   const Weigh& weigh, int* token) {
   if (point < share.before || point - share.before >= share.own) return;
   uint64_t before = share.before;
+  float reached[4];
+  int first = 0;
   row.scan([&](int index, const float (&values)[4]) {
-    uint64_t inclusive = 0;
+    uint64_t sum = 0;
 #pragma unroll
-    for (int k = 0; k < 4; ++k) inclusive += weigh(values[k]);
-    const uint64_t own = inclusive;
-#pragma unroll
-    for (int offset = 1; offset < 32; offset *= 2) {
-      const uint64_t left = __shfl_up_sync(0xffffffffu, static_cast<unsigned long long>(inclusive), offset);
-      if (group.lane() >= offset) inclusive += left;
+    for (int k = 0; k < 4; ++k) {
+      reached[k] = values[k];
+      sum += weigh(values[k]);
     }
-    const unsigned reached = __ballot_sync(0xffffffffu, before + inclusive > point);
-    if (reached == 0) {
-      before += __shfl_sync(0xffffffffu, static_cast<unsigned long long>(inclusive), 31);
-      return true;
-    }
-    if (group.lane() == __ffs(reached) - 1) {
-      uint64_t sum = before + inclusive - own;
-#pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        const uint64_t next = sum + weigh(values[k]);
-        if (sum <= point && next > point) *token = index + k;
-        sum = next;
-      }
-    }
-    return false;
+    first = index;
+    const uint64_t all = Group::warp_sum(sum);
+    if (before + all > point) return false;
+    before += all;
+    return true;
   });
+  uint64_t own = 0;
+#pragma unroll
+  for (int k = 0; k < 4; ++k) own += weigh(reached[k]);
+  uint64_t end = own;
+#pragma unroll
+  for (int offset = 1; offset < 32; offset *= 2) {
+    const uint64_t left = __shfl_up_sync(0xffffffffu, static_cast<unsigned long long>(end), offset);
+    if (group.lane() >= offset) end += left;
+  }
+  uint64_t sum = before + end - own;
+#pragma unroll
+  for (int k = 0; k < 4; ++k) {
+    const uint64_t next = sum + weigh(reached[k]);
+    if (sum <= point && next > point) *token = first + k;
+    sum = next;
+  }
 }
 
 template <class Params>
@@ -52,24 +57,29 @@ template <class Config, RowInput kInput, class Params>
 __device__ __forceinline__ void sample(const Params& params) {
   RowGroup<Config::kThreads> group;
   const int out_row = static_cast<int>(blockIdx.x) / group.size();
-  int* token = static_cast<int*>(params.out) + out_row;
   const int source = per_row<int>(params.indices, out_row, out_row);
   // A row that is not there is an empty one.
   const bool exists = source >= 0 && source < params.rows;
   const auto* x = static_cast<const typename Config::T*>(params.x) + (exists ? source * params.x_stride : 0);
   Row<Config, kInput> row(group, x, exists ? params.vocab : 0, params.segment);
   const float top = row.load();
+  if (params.indices == nullptr && out_row + params.ahead < params.rows) {
+    row.prefetch(x + params.ahead * params.x_stride);
+  }
   group.ready();
-  const uint32_t max_key = group.maximum(ordered_key(top));
+  const int k = exists ? top_k_of(params, out_row) : 0;
+  const RowPeak peak = group.peak(ordered_key(top), k);
   const bool min_p = (params.filters & kMinP) != 0;
-  RowWeights<kInput> weights(max_key, per_row<float>(params.temperature, params.temperature_value, out_row),
+  RowWeights<kInput> weights(peak.max, per_row<float>(params.temperature, params.temperature_value, out_row),
                              min_p ? per_row<float>(params.min_p, params.min_p_value, out_row) : 0.0f);
-  const WarpShare share = apply_filters(row, group, weights, out_row, params);
-  if (share.total == 0) {
+  const Kept kept = apply_filters(row, group, weights, out_row, params, peak, k);
+  int* token = static_cast<int*>(params.out) + out_row;
+  if (kept.total == 0) {
     if (group.is_first_thread()) *token = 0;
   } else {
-    const uint64_t point = draw_point(row_words(params, out_row, 0), share.total);
-    write_drawn_token(row, group, share, point, weights, token);
+    const uint64_t point = draw_point(row_words(params, out_row, 0), kept.total);
+    if (kept.listed) group.draw(kept.candidates, kept.weight, point, token);
+    else write_drawn_token(row, group, kept.share, point, weights, token);
   }
   group.finish();
 }

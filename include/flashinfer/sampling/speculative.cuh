@@ -27,7 +27,7 @@ __device__ __forceinline__ void chain_speculative(const Params& params) {
   if (emitted < drafted) row.subtract(draft + emitted * vocab);
   const float top = row.load();
   group.ready();
-  const RowWeights<RowInput::kProbs> weights(group.maximum(ordered_key(top)), 1.0f, 0.0f);
+  const RowWeights<RowInput::kProbs> weights(group.peak(ordered_key(top), 0).max, 1.0f, 0.0f);
   const WarpShare share = total_weight(row, group, weights);
   int* out = static_cast<int*>(params.out) + request * (drafted + int64_t{1});
   if (group.is_first_thread()) {

@@ -27,6 +27,11 @@ FLASHINFER_HOST_DEVICE float value_of_key(uint32_t key) {
   return bits_as_float(key ^ ((key >> 31) != 0 ? 0x80000000u : 0xffffffffu));
 }
 
+/** What is of `key` or larger is not below it: the value of the key, and -infinity for keys below all but NaN's. */
+FLASHINFER_HOST_DEVICE float lowest_value(uint32_t key) {
+  return key < 0x00800000u ? -bits_as_float(0x7f800000u) : value_of_key(key);
+}
+
 /** How a value of a row is read. */
 enum class RowInput {
   kRaw,
@@ -34,20 +39,27 @@ enum class RowInput {
   kProbs,
   /** NaN is -infinity; infinity is the largest float. */
   kLogits,
+  /** As kRaw, but for what stands behind the end, which is -infinity. */
+  kSoftmax,
 };
 
 template <RowInput kInput>
 FLASHINFER_HOST_DEVICE float read_value(float x) {
-  if (kInput == RowInput::kRaw) return x;
+  if (kInput == RowInput::kRaw || kInput == RowInput::kSoftmax) return x;
   const float low = kInput == RowInput::kProbs ? 0.0f : -bits_as_float(0x7f800000u);
+#ifdef __CUDA_ARCH__
+  return fminf(fmaxf(x, low), kLargestFloat);  // fmaxf of NaN is the other; -0 is below 0
+#else
   const float bounded = x < kLargestFloat ? x : kLargestFloat;
   return x > low ? bounded : low;
+#endif
 }
 
 /** What stands behind the end of a row: of no weight, and no larger than any value. */
 template <RowInput kInput>
 FLASHINFER_HOST_DEVICE float padding_value() {
-  return kInput == RowInput::kRaw ? bits_as_float(0x7fc00000u) : read_value<kInput>(-bits_as_float(0x7f800000u));
+  if (kInput == RowInput::kRaw) return bits_as_float(0x7fc00000u);
+  return read_value<kInput>(-bits_as_float(0x7f800000u));
 }
 
 /**
@@ -124,11 +136,11 @@ template <RowInput kInput>
 struct RowWeights {
   float max = 0.0f;
   float scale = 0.0f;
-  /** What is below weighs nothing: min-p. */
+  /** Of logits: what weighs less weighs nothing. Probabilities are compared themselves. */
   float floor = 0.0f;
   float factor = 0.0f;
-  /** Smaller keys weigh nothing: top-k, top-p. */
-  uint32_t lowest_key = 0;
+  /** What is below weighs nothing: top-k, top-p, min-p of probabilities. */
+  float lowest = -bits_as_float(0x7f800000u);
 
   FLASHINFER_HOST_DEVICE RowWeights(uint32_t max_key, float temperature, float min_p) {
     max = value_of_key(max_key);
@@ -138,18 +150,17 @@ struct RowWeights {
       scale = exponent_scale(temperature);
       largest = 1.0f;
     }
-    if (min_p > 0.0f) floor = (min_p < 1.0f ? min_p : 1.0f) * largest;
+    if (min_p > 0.0f) (kInput == RowInput::kProbs ? lowest : floor) = (min_p < 1.0f ? min_p : 1.0f) * largest;
     factor = weight_factor(largest);
   }
 
   FLASHINFER_HOST_DEVICE float value(float x) const {
-    const float value = kInput == RowInput::kProbs ? x : weight_exp2((x - max) * scale);
+    if (kInput == RowInput::kProbs) return x;
+    const float value = weight_exp2((x - max) * scale);
     return value >= floor ? value : 0.0f;
   }
 
-  FLASHINFER_HOST_DEVICE uint64_t operator()(float x) const {
-    return ordered_key(x) >= lowest_key ? weight_of(value(x), factor) : 0;
-  }
+  FLASHINFER_HOST_DEVICE uint64_t operator()(float x) const { return weight_of(x >= lowest ? value(x) : 0.0f, factor); }
 };
 
 /** Reciprocal of the sum of float weights; 0 for no weight. */

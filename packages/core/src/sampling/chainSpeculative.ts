@@ -107,8 +107,12 @@ function randomArgs({ seed, offset }: ChainSpeculativeOptions) {
 }
 
 function launch(args: KernelArgs & { readonly vocab: number }, vec: number, batch: number, deviceIndex: number): void {
-  const { major, sharedMemPerBlockOptin } = deviceProperties(deviceIndex);
-  const plan = planSampling(args.vocab, { clusters: major >= 9, sharedPerBlock: sharedMemPerBlockOptin });
+  const device = deviceProperties(deviceIndex);
+  const plan = planSampling(args.vocab, batch, {
+    clusters: device.major >= 9,
+    sharedPerBlock: device.sharedMemPerBlockOptin,
+    numSms: device.multiProcessorCount,
+  });
   const { cluster, segment, sharedBytes } = plan;
   const kernel = getKernel(chainSpec(vec, plan.keepsRow), deviceIndex);
   const options = { stream: currentStream(deviceIndex), sharedBytes, cluster: cluster > 1 ? cluster : 0 };

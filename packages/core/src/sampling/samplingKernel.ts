@@ -27,19 +27,22 @@ export const samplingFilters = { topK: 1, topP: 2, minP: 4, joint: 8 } as const;
 /** Sums of more weights would not fit 64 bits. */
 export const maxVocab = 2 ** 21;
 
-const threads = 512;
+const threads = 1024;
 const warps = threads / 32;
 /** RowShared of include/flashinfer/sampling/row_group.cuh, bytes. */
-const fixedShared = 18_576;
+const fixedShared = 18_848;
 const maxCluster = 8;
-/** Elements of a warp, so that two blocks of the largest cluster share a multiprocessor. */
-const targetSegment = 1024;
+/** What a warp reads at once, elements. */
+const step = 128;
+/** Elements at the start of a warp's segment that it holds in registers: RowConfig::kHeld steps. */
+const heldElements = 3 * step;
 
 export interface SamplingLimits {
   /** From sm_90 up. */
   readonly clusters: boolean;
   /** Most dynamic shared memory of one block, bytes. */
   readonly sharedPerBlock: number;
+  readonly numSms: number;
 }
 
 /** How one call runs. */
@@ -48,24 +51,37 @@ export interface SamplingPlan {
   readonly cluster: number;
   /** Elements a warp. */
   readonly segment: number;
-  /** The row stays in shared memory; else it is read again for every pass. */
+  /** The row stays on chip; else it is read again for every pass. */
   readonly keepsRow: boolean;
   readonly sharedBytes: number;
+  /** The row that comes next where a row has been worked on is this far behind it: it is read ahead. */
+  readonly ahead: number;
 }
 
-/** A row lies in as few blocks as hold it well; where not even the most hold it, it comes from the L2 cache. */
-export function planSampling(vocab: number, limits: SamplingLimits): SamplingPlan {
+/**
+ * A row lies in as few blocks as hold it; in more of them, of fewer elements each, while the rows leave multiprocessors
+ * idle. Where not even the largest cluster holds it, it comes from the L2 cache. LIMIT: clusters do not cross the
+ * processor groups of a GPU, which leave some multiprocessors over: on H200, 16 clusters of 8 take two turns on 132.
+ */
+export function planSampling(vocab: number, rows: number, limits: SamplingLimits): SamplingPlan {
+  const { clusters, sharedPerBlock, numSms } = limits;
+  const fits = (cluster: number) => sharedOf(segmentOf(vocab, cluster)) <= sharedPerBlock;
   let cluster = 1;
-  while (limits.clusters && cluster < maxCluster && segmentOf(vocab, cluster) > targetSegment) cluster *= 2;
+  while (clusters && cluster < maxCluster && !fits(cluster)) cluster *= 2;
+  const keepsRow = fits(cluster);
+  const splits = () => segmentOf(vocab, cluster) > heldElements && 2 * cluster * rows <= 0.9 * numSms;
+  while (clusters && cluster < maxCluster && splits()) cluster *= 2;
   const segment = segmentOf(vocab, cluster);
-  const rowBytes = segment * warps * 4;
-  const keepsRow = fixedShared + rowBytes <= limits.sharedPerBlock;
-  return { cluster, segment, keepsRow, sharedBytes: fixedShared + (keepsRow ? rowBytes : 0) };
+  const sharedBytes = keepsRow ? sharedOf(segment) : fixedShared;
+  return { cluster, segment, keepsRow, sharedBytes, ahead: Math.max(1, Math.floor(numSms / cluster)) };
 }
 
-/** A multiple of what a warp reads at once. */
 function segmentOf(vocab: number, cluster: number): number {
-  return 128 * Math.ceil(vocab / (128 * warps * cluster));
+  return Math.max(heldElements, step * Math.ceil(vocab / (step * warps * cluster)));
+}
+
+function sharedOf(segment: number): number {
+  return fixedShared + (segment - heldElements) * warps * 4;
 }
 
 const params: readonly ParamField[] = [
@@ -84,6 +100,7 @@ const params: readonly ParamField[] = [
   { name: 'rows', type: 'i32' },
   { name: 'vocab', type: 'i32' },
   { name: 'segment', type: 'i32' },
+  { name: 'ahead', type: 'i32' },
   { name: 'filters', type: 'i32' },
   { name: 'temperature_value', type: 'f32' },
   { name: 'top_k_value', type: 'i32' },
@@ -111,7 +128,6 @@ export function samplingSpec(kind: SamplingKind, dtype: DType, vec: number, keep
       entry: `flashinfer::${entry}<${template}>`,
       params,
       threads,
-      minBlocksPerSm: 2,
     };
     specs.set(name, spec);
   }
@@ -147,7 +163,6 @@ export function chainSpec(vec: number, keepsRow: boolean): KernelSpec {
       entry: `flashinfer::chain_speculative<flashinfer::RowConfig<float, ${vec}, ${keepsRow}, ${threads}, true>>`,
       params: chainParams,
       threads,
-      minBlocksPerSm: 2,
     };
     specs.set(name, spec);
   }

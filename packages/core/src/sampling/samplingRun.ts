@@ -138,16 +138,17 @@ export class SamplingRun {
     const { deviceIndex } = x;
     const vocab = x.shape[1]!;
     const device = deviceProperties(deviceIndex);
-    const plan = planSampling(vocab, {
+    const plan = planSampling(vocab, rows, {
       clusters: device.major >= 9,
       sharedPerBlock: device.sharedMemPerBlockOptin,
+      numSms: device.multiProcessorCount,
     });
     const writesRows = out.shape.length === 2;
     const vec = vectorWidth(vocab, writesRows ? [x, out] : [x]) >= 4 ? 4 : 1;
     const kernel = getKernel(samplingSpec(kind, x.dtype, vec, plan.keepsRow), deviceIndex);
-    const { cluster, sharedBytes } = plan;
+    const { cluster, segment, ahead, sharedBytes } = plan;
     const options = { stream: currentStream(deviceIndex), sharedBytes, cluster: cluster > 1 ? cluster : 0 };
-    kernel.launch([rows * cluster, 1, 1], { ...this.args(out), segment: plan.segment }, options);
+    kernel.launch([rows * cluster, 1, 1], { ...this.args(out), segment, ahead }, options);
   }
 
   private args(out: Tensor) {

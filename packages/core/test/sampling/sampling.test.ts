@@ -153,6 +153,39 @@ describeOnEachIsa('filters of rows', () => {
     }
   });
 
+  // Too many equal values to look at one by one, and thresholds far below the largest value.
+  it.each([
+    ['few distinct values', (x: number) => Math.floor(x)],
+    ['one value', () => 0],
+    ['one large value', (x: number, i: number) => (i === 77 ? 40 : x)],
+  ])('finds thresholds in rows of %s', (_, change) => {
+    const vocab = 32_000;
+    const values = softmaxReference(normalArray(vocab, 21).map(change));
+    const probs = paddedRows(Float32Array.from(values), [1, vocab], 'float32', 0).tensor;
+    const row = held(probs);
+    for (const k of [1, 40, 700, 5000]) {
+      expectClose(held(topKRenormProbs(probs, k)), renormReference(row, topKThreshold(row, k)));
+    }
+    for (const p of [0.01, 0.5, 0.999]) expectNucleus(held(topPRenormProbs(probs, p)), row, Math.fround(p));
+  });
+
+  it.each([200_000, 700_004, 1_000_003])('takes vocabularies of %i, which no cluster may hold', (vocab) => {
+    const probs = randomProbs(2, vocab);
+    const source = held(probs);
+    const byK = held(topKRenormProbs(probs, 20));
+    const byP = held(topPRenormProbs(probs, 0.7));
+    const tokens = topKSamplingFromProbs(probs, 20, { seed: 1 }).toArraySync() as Int32Array;
+    const sums = held(softmax(probs));
+    for (let r = 0; r < 2; r++) {
+      const row = rowOf(source, r, vocab);
+      const k = topKThreshold(row, 20);
+      expectClose(rowOf(byK, r, vocab), renormReference(row, k));
+      expectNucleus(rowOf(byP, r, vocab), row, Math.fround(0.7));
+      expect(row[tokens[r]!]).toBeGreaterThanOrEqual(k);
+      expect(rowOf(sums, r, vocab).reduce((a, b) => a + b, 0)).toBeCloseTo(1, 4);
+    }
+  });
+
   it('keeps all that equal the last one', () => {
     const probs = tensor([0.25, 0.25, 0.25, 0.25, 0.5, 0, 0, 0], { shape: [2, 4], device });
     expect([...held(topKRenormProbs(probs, 2))]).toEqual([0.25, 0.25, 0.25, 0.25, 1, 0, 0, 0]);
