@@ -75,8 +75,7 @@ class SamplingRow {
   }
 
   void Sample() {
-    const bool min_p = (p_.filters & kMinP) != 0;
-    Weigh(PerRow(p_.temperature, p_.temperature_value, row_), min_p ? PerRow(p_.min_p, p_.min_p_value, row_) : 0.0f);
+    Weigh(PerRow(p_.temperature, p_.temperature_value, row_), MinP());
     const uint64_t total = ApplyFilters();
     int32_t token = 0;
     if (total > 0) {
@@ -112,23 +111,30 @@ class SamplingRow {
   }
 
   void Renorm() {
-    Weigh(1.0f, 0.0f);
+    Weigh(1.0f, MinP());
     const float factor = reciprocal_sum(ApplyFilters(), factor_);
     T* out = static_cast<T*>(p_.out) + row_ * p_.vocab;
-    for (int64_t i = 0; i < count_; ++i) out[i] = from_float<T>(keys_[i] >= lowest_key_ ? values_[i] * factor : 0.0f);
+    for (int64_t i = 0; i < count_; ++i) {
+      const bool kept = keys_[i] >= lowest_key_ && values_[i] >= lowest_;
+      out[i] = from_float<T>(kept ? values_[i] * factor : 0.0f);
+    }
   }
 
   void Mask() {
     const uint32_t key = TopKKey();
     T* out = static_cast<T*>(p_.out) + row_ * p_.vocab;
+    const float scale = 1.0f / PerRow(p_.temperature, p_.temperature_value, row_);
     for (int64_t i = 0; i < count_; ++i)
-      out[i] = from_float<T>(keys_[i] >= key ? values_[i] : -std::numeric_limits<float>::infinity());
+      out[i] = from_float<T>(keys_[i] >= key ? values_[i] * scale : -std::numeric_limits<float>::infinity());
   }
 
  private:
+  float MinP() const { return (p_.filters & kMinP) != 0 ? PerRow(p_.min_p, p_.min_p_value, row_) : 0.0f; }
+
   void Weigh(float temperature, float min_p) {
     const RowWeights<kInput> weights(max_key_, temperature, min_p);
     factor_ = weights.factor;
+    lowest_ = weights.lowest;
     weights_.resize(count_);
     for (int64_t i = 0; i < count_; ++i) weights_[i] = weights(values_[i]);
   }
@@ -179,7 +185,7 @@ class SamplingRow {
   const SamplingParams& p_;
   int64_t row_, count_ = 0;
   uint32_t max_key_ = 0, lowest_key_ = 0;
-  float factor_ = 0.0f;
+  float factor_ = 0.0f, lowest_ = 0.0f;
   std::vector<float> values_;
   std::vector<uint32_t> keys_;
   std::vector<uint64_t> weights_;

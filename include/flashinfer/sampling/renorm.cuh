@@ -52,7 +52,8 @@ __device__ __forceinline__ void renorm_probs(const Params& params) {
   group.ready();
   const int k = top_k_of(params, index);
   const RowPeak peak = group.peak(ordered_key(top), k);
-  RowWeights<RowInput::kProbs> weights(peak.max, 1.0f, 0.0f);
+  const float min_p = (params.filters & kMinP) != 0 ? per_row<float>(params.min_p, params.min_p_value, index) : 0.0f;
+  RowWeights<RowInput::kProbs> weights(peak.max, 1.0f, min_p);
   const Kept kept = apply_filters(row, group, weights, index, params, peak, k);
   const float factor = reciprocal_sum(kept.total, weights.factor);
   T* out = static_cast<T*>(params.out) + static_cast<int64_t>(index) * params.vocab;
@@ -60,7 +61,7 @@ __device__ __forceinline__ void renorm_probs(const Params& params) {
   group.finish();
 }
 
-/** Logits that top-k keeps; the others are -infinity. */
+/** Logits that top-k keeps, divided by the temperature; the others are -infinity. */
 template <class Config, class Params>
 __device__ __forceinline__ void mask_logits(const Params& params) {
   using T = typename Config::T;
@@ -81,7 +82,8 @@ __device__ __forceinline__ void mask_logits(const Params& params) {
   }
   T* out = static_cast<T*>(params.out) + static_cast<int64_t>(index) * params.vocab;
   const float lowest = lowest_value(key);
-  row.write(out, [&](float x) { return key == 0 || x >= lowest ? x : negative_infinity(); });
+  const float scale = __frcp_rn(per_row<float>(params.temperature, params.temperature_value, index));
+  row.write(out, [&](float x) { return key == 0 || x >= lowest ? x * scale : negative_infinity(); });
   group.finish();
 }
 

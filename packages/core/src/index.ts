@@ -96,6 +96,18 @@ export { manualSeed } from './runtime/seed.ts';
 export { setNumThreads } from './runtime/threads.ts';
 export { type ChainSpeculativeOptions, chainSpeculativeSampling } from './sampling/chainSpeculative.ts';
 export { minPSamplingFromProbs, topKSamplingFromProbs, topPSamplingFromProbs } from './sampling/filteredSampling.ts';
+export { LogitsPipe, type LogitsPipeOptions, type PipeParams, type PipeResult } from './sampling/logitsPipe.ts';
+export {
+  type LogitsProcessor,
+  MinP,
+  type PipeInput,
+  Sample,
+  Softmax,
+  Temperature,
+  TopK,
+  type TopKProcessorOptions,
+  TopP,
+} from './sampling/logitsProcessors.ts';
 export { topKMaskLogits, topKRenormProbs, topPRenormProbs } from './sampling/renorm.ts';
 export { samplingFromLogits, samplingFromProbs } from './sampling/sampling.ts';
 export type { SamplingOptions } from './sampling/samplingOptions.ts';

@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // Softmax, sampling and filters of the rows of a vocabulary, bound by one read of them, and one write of whole rows.
 import {
+  LogitsPipe,
   minPSamplingFromProbs,
   randn,
+  Sample,
+  Softmax,
   samplingFromLogits,
   samplingFromProbs,
   softmax,
+  Temperature,
   type Tensor,
+  TopK,
+  TopP,
   topKMaskLogits,
   topKRenormProbs,
   topKSamplingFromProbs,
@@ -25,6 +31,20 @@ interface Operation {
   readonly run: (x: Tensor) => Tensor;
 }
 
+const temperature = 0.8;
+const pipe = new LogitsPipe([new Temperature(), new TopK(), new Softmax(), new TopP(), new Sample()]);
+const pipeParams = { temperature, topK: 40, topP: 0.9, ...draw };
+
+/** What the pipe does in one launch, step by step. */
+function chained(logits: Tensor): Tensor {
+  const all = softmax(logits, { temperature });
+  const kept = topKRenormProbs(all, 40);
+  const tokens = topPSamplingFromProbs(kept, 0.9, draw);
+  all.dispose();
+  kept.dispose();
+  return tokens;
+}
+
 const operations: Record<string, Operation> = {
   softmax: { takes: 'logits', writesRows: true, run: (x) => softmax(x) },
   sampling_from_probs: { takes: 'probs', writesRows: false, run: (x) => samplingFromProbs(x, draw) },
@@ -35,6 +55,8 @@ const operations: Record<string, Operation> = {
   'min_p_0.1': { takes: 'probs', writesRows: false, run: (x) => minPSamplingFromProbs(x, 0.1, draw) },
   'top_p_renorm_0.9': { takes: 'probs', writesRows: true, run: (x) => topPRenormProbs(x, 0.9) },
   top_k_renorm_40: { takes: 'probs', writesRows: true, run: (x) => topKRenormProbs(x, 40) },
+  logits_pipe: { takes: 'logits', writesRows: false, run: (x) => pipe.run(x, pipeParams) },
+  logits_pipe_unfused: { takes: 'logits', writesRows: false, run: chained },
   top_k_mask_40: { takes: 'logits', writesRows: true, run: (x) => topKMaskLogits(x, 40) },
 };
 

@@ -24,7 +24,7 @@ export interface SamplingOptions {
 }
 
 const names: readonly (keyof SamplingOptions)[] = ['indices', 'seed', 'offset'];
-const intRule = { dtypes: ['int32'] as readonly DType[], contiguous: true };
+export const indicesRule = { dtypes: ['int32'] as readonly DType[], contiguous: true };
 const seedRule = { dtypes: ['int64'] as readonly DType[], contiguous: true };
 
 /** The checker of the call, which knows the dim 'batch' afterwards. */
@@ -38,7 +38,7 @@ export function checkSampling(
   const check = new Checker(caller);
   check.options(options, moreOptions.length === 0 ? names : [...names, ...moreOptions]);
   checkRows(check, name, x, options.indices === undefined ? 'batch' : 'rows');
-  check.optionalTensor('indices', options.indices, ['batch'], intRule);
+  check.optionalTensor('indices', options.indices, ['batch'], indicesRule);
   checkSeed(check, 'seed', options.seed);
   checkSeed(check, 'offset', options.offset);
   return check;

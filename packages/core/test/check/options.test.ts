@@ -76,6 +76,7 @@ const calls: Record<string, Call> = {
   topKTopPSamplingFromLogits: (o) => api.topKTopPSamplingFromLogits(x, 1, 0.5, o),
   topKTopPSamplingFromProbs: (o) => api.topKTopPSamplingFromProbs(probs, 1, 0.5, o),
   topPSamplingFromProbs: (o) => api.topPSamplingFromProbs(probs, 0.5, o),
+  TopK: (o) => new api.TopK(o),
   zeros: (o) => api.zeros([2], o),
   BatchDecodeWithPagedKVCacheWrapper: (o) => new api.BatchDecodeWithPagedKVCacheWrapper(o),
   BatchPrefillWithPagedKVCacheWrapper: (o) => new api.BatchPrefillWithPagedKVCacheWrapper(o),
@@ -87,7 +88,13 @@ const calls: Record<string, Call> = {
 
 /** Take a definition or nothing that could be misspelt, or check it in tests of their own. */
 const withoutOptions = [
+  'LogitsPipe',
+  'MinP',
+  'Sample',
+  'Softmax',
+  'Temperature',
   'Tensor',
+  'TopP',
   'defaultDevice',
   'defineAttentionVariant',
   'getSeqLens',
