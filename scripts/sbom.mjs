@@ -6,6 +6,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { manifestIn } from './packing.mjs';
+import { packageName } from './platforms.mjs';
 
 const shell = process.platform === 'win32'; // npm is a .cmd file there
 
@@ -20,7 +21,9 @@ export function billOfMaterials(tarballs) {
   const own = tarballs.map((tarball) => ({ tarball, ...manifestIn(tarball) }));
   const core = own.find(({ name }) => name === '@flashinfer/core');
   if (core === undefined) throw new Error('sbom: no tarball is @flashinfer/core');
-  const installed = own.filter(({ name }) => /\/core(-|$)/.test(name)).map(({ tarball }) => tarball);
+  // npm refuses the addon of another platform.
+  const here = [core.name, packageName(`${process.platform}-${process.arch}`)];
+  const installed = own.filter(({ name }) => here.includes(name)).map(({ tarball }) => tarball);
   const { $schema, bomFormat, specVersion, components, dependencies } = npmSbom(installed);
   const shipped = new Set(own.map(({ name }) => name));
   const foreign = /** @type {Component[]} */ (components).filter(({ name }) => !shipped.has(name));
