@@ -209,5 +209,10 @@ function expectKernels(project, origin) {
   if (wanted.length === 0 || wanted.some((row) => row.origin !== origin || row.target !== target)) {
     throw new Error(`check-package: ${project}: expected kernels of ${origin}, found ${JSON.stringify(wanted)}`);
   }
+  const { versions } = JSON.parse(flashinfer(project, 'show-config', '--json'));
+  const part = `@flashinfer/cubin-${target.replace('_', '')}`;
+  if (part in versions.cubinArchs !== (origin === 'cubin')) {
+    throw new Error(`check-package: ${project}: show-config finds ${JSON.stringify(versions)}, not what is installed`);
+  }
   console.log(`${basename(project)}: ${wanted.length} kernels of ${target} are found in ${origin}`);
 }

@@ -4,7 +4,7 @@ import { createRequire } from 'node:module';
 import { dirname } from 'node:path';
 import { envVars } from './envVars.ts';
 import { FlashInferError } from './errors.ts';
-import { findAddOn, isSameVersion } from './jit/addOns.ts';
+import { findAddOn, installedArchPackages, isSameVersion } from './jit/addOns.ts';
 import { findNvcc, type NvccProbe } from './jit/compilers/nvcc.ts';
 import { findNvrtc, type NvrtcProbe } from './jit/compilers/nvrtc.ts';
 import { cacheInfo } from './jit/status.ts';
@@ -15,7 +15,14 @@ import { packageRoot, packageVersion } from './packageRoot.ts';
 /** What this installation is made of and what it found on this machine; see {@link showConfig}. */
 export interface Config {
   /** Versions of the packages; `null` where one is not installed. Add-on packages count only at the core's version. */
-  versions: { core: string; cubin: string | null; jitCache: string | null; match: boolean };
+  versions: {
+    core: string;
+    cubin: string | null;
+    /** Of the installed packages for one architecture, by name, e.g. `@flashinfer/cubin-sm90a`. */
+    cubinArchs: Record<string, string>;
+    jitCache: string | null;
+    match: boolean;
+  };
   system: { node: string; platform: string; arch: string };
   addon: { loaded: boolean; path: string | null; error: string | null };
   cpu: ReturnType<NativeBinding['cpu']['info']> | null;
@@ -71,12 +78,10 @@ function describeVersions(): Config['versions'] {
   const core = packageVersion();
   const cubin = findAddOn('@flashinfer/cubin')?.version ?? null;
   const jitCache = findAddOn('@flashinfer/jit-cache')?.version ?? null;
-  return {
-    core,
-    cubin,
-    jitCache,
-    match: [cubin, jitCache].every((version) => version === null || isSameVersion(version, core)),
-  };
+  const cubinArchs = Object.fromEntries(installedArchPackages().map(({ name, version }) => [name, version]));
+  const addOns = [cubin, jitCache, ...Object.values(cubinArchs)];
+  const match = addOns.every((version) => version === null || isSameVersion(version, core));
+  return { core, cubin, cubinArchs, jitCache, match };
 }
 
 function describeAddon(): { binding: NativeBinding | null; addon: Config['addon'] } {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a run on the GPU needs, what of it is missing on this machine, and how to get it.
 import { join } from 'node:path';
-import { findAddOn } from '../jit/addOns.ts';
+import { archPackage, findAddOn, isSameVersion } from '../jit/addOns.ts';
+import { knownTargets, namedTarget, parseTarget } from '../jit/arch.ts';
 import { listFolder } from '../jit/compilers/cudaHomes.ts';
 import type { Config } from '../showConfig.ts';
 
@@ -14,17 +15,25 @@ export interface Finding {
   readonly fix?: string;
 }
 
-/** Add-on packages that hold kernels: in a checkout they are empty until they are built. */
-function packagesWithKernels(): string[] {
-  const folders = { '@flashinfer/cubin': 'cubins', '@flashinfer/jit-cache': 'modules' };
+/** Add-on packages that hold kernels for these GPUs: in a checkout they are empty until they are built. */
+function packagesWithKernels({ gpus }: Config): string[] {
+  const folders = {
+    '@flashinfer/cubin': 'cubins',
+    '@flashinfer/jit-cache': 'modules',
+    ...Object.fromEntries(gpus.flatMap(({ sm }) => (isKnown(sm) ? [[archPackage(namedTarget(sm)), 'cubins']] : []))),
+  };
   return Object.entries(folders).flatMap(([name, folder]) => {
     const addOn = findAddOn(name);
     return addOn !== undefined && listFolder(join(addOn.root, folder)).length > 0 ? [name] : [];
   });
 }
 
+function isKnown(sm: string): boolean {
+  return knownTargets().some((target) => parseTarget(target).sm === Number(sm.slice(3)));
+}
+
 /** A function of what it is given, so that every machine can be tested on one. */
-export function diagnose(config: Config, packages: readonly string[] = packagesWithKernels()): Finding[] {
+export function diagnose(config: Config, packages: readonly string[] = packagesWithKernels(config)): Finding[] {
   return [addon(config), driver(config), gpu(config), kernels(config, packages), versions(config), variables(config)];
 }
 
@@ -69,11 +78,14 @@ function kernels({ cuda }: Config, packages: readonly string[]): Finding {
   return { what, state: 'missing', found: 'no compiler and no compiled kernels', fix };
 }
 
-function versions({ versions: { core, cubin, jitCache, match } }: Config): Finding {
+function versions({ versions: { core, cubin, cubinArchs, jitCache, match } }: Config): Finding {
   const what = 'versions';
-  const found = `core ${core}, cubin ${cubin ?? 'not installed'}, jit-cache ${jitCache ?? 'not installed'}`;
+  const addOns = { '@flashinfer/cubin': cubin, ...cubinArchs, '@flashinfer/jit-cache': jitCache };
+  const named = Object.entries(addOns).map(([name, version]) => `${name} ${version ?? 'not installed'}`);
+  const found = [`@flashinfer/core ${core}`, ...named].join(', ');
   if (match) return { what, state: 'ok', found };
-  return { what, state: 'missing', found, fix: `npm install @flashinfer/cubin@${core} @flashinfer/jit-cache@${core}` };
+  const others = Object.entries(addOns).filter(([, version]) => version !== null && !isSameVersion(version, core));
+  return { what, state: 'missing', found, fix: `npm install ${others.map(([name]) => `${name}@${core}`).join(' ')}` };
 }
 
 function variables({ environment }: Config): Finding {

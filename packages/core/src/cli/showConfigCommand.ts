@@ -19,6 +19,7 @@ function printConfig(config: Config): void {
   printSection('Packages', [
     ['@flashinfer/core', versions.core],
     ['@flashinfer/cubin', versions.cubin ?? 'not installed'],
+    ...Object.entries(versions.cubinArchs),
     ['@flashinfer/jit-cache', versions.jitCache ?? 'not installed'],
     ['versions match', status(versions.match, 'yes', 'no: add-on packages of another version are ignored')],
   ]);

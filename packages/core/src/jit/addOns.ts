@@ -5,7 +5,7 @@ import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { BinaryNotFoundError } from '../errors.ts';
 import { packageRoot } from '../packageRoot.ts';
-import type { Target } from './arch.ts';
+import { knownTargets, type Target } from './arch.ts';
 import type { JitConfig } from './config.ts';
 
 export interface AddOn {
@@ -32,6 +32,13 @@ export function findAddOn(name: string): AddOn | undefined {
     }
   }
   return undefined;
+}
+
+/** The packages of single architectures that are installed. */
+export function installedArchPackages(): AddOn[] {
+  return knownTargets()
+    .map((target) => findAddOn(archPackage(target)))
+    .filter((addOn) => addOn !== undefined);
 }
 
 /** `1.2.0+cu130` is built for `1.2.0`: what follows the plus says which CUDA version compiled it. */

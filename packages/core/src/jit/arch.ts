@@ -54,6 +54,11 @@ export function namedTarget(arch: string): Target {
   return formatTarget(parsed.suffix === '' && parsed.sm >= 90 ? { sm: parsed.sm, suffix: 'a' } : parsed);
 }
 
+/** The target of every known architecture. */
+export function knownTargets(): Target[] {
+  return [...firstRelease.keys()].map((sm) => namedTarget(String(sm)));
+}
+
 /** Whether a cubin of this target runs on a GPU of compute capability `sm`. */
 export function runsOn(target: string, sm: number): boolean {
   const { sm: built, suffix } = parseTarget(target);

@@ -90,7 +90,7 @@ describe('doctor', () => {
       nvcc: { path: '/nvcc', release: '13.0', searched: [] },
       nvrtc: null,
     },
-    versions: { core: '1.0.0', cubin: '1.0.0', jitCache: null, match: true },
+    versions: { core: '1.0.0', cubin: '1.0.0', cubinArchs: {}, jitCache: null, match: true },
   };
   const missing = (changes: Partial<Config>, packages: string[] = []) =>
     diagnose({ ...healthy, ...changes }, packages).filter(({ state }) => state === 'missing');
@@ -111,6 +111,11 @@ describe('doctor', () => {
       'versions',
       { versions: { ...healthy.versions, cubin: '9.9.9', match: false } },
       /npm install @flashinfer\/cubin@1\.0\.0/,
+    ],
+    [
+      'versions',
+      { versions: { ...healthy.versions, cubinArchs: { '@flashinfer/cubin-sm90a': '9.9.9' }, match: false } },
+      /^npm install @flashinfer\/cubin-sm90a@1\.0\.0$/,
     ],
     [
       'environment',

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A copy of the built package that carries cubins.json, as a release does, beside a repository of its kernels.
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { cpSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
@@ -39,19 +39,18 @@ beforeAll(async () => {
 });
 afterAll(() => fake.dispose());
 
+const environment = (env: Record<string, string>) => ({
+  ...process.env,
+  FLASHINFER_WORKSPACE_BASE: temporaryFolder(),
+  FLASHINFER_LOGDEST: 'stderr',
+  FLASHINFER_DISABLE_JIT: '1',
+  FLASHINFER_CUBINS_REPOSITORY: pathToFileURL(repository).href,
+  LD_LIBRARY_PATH: fake.library('old'),
+  ...env,
+});
+
 function runNode(args: string[], env: Record<string, string>) {
-  const child = spawnSync(process.execPath, args, {
-    env: {
-      ...process.env,
-      FLASHINFER_WORKSPACE_BASE: temporaryFolder(),
-      FLASHINFER_LOGDEST: 'stderr',
-      FLASHINFER_DISABLE_JIT: '1',
-      FLASHINFER_CUBINS_REPOSITORY: pathToFileURL(repository).href,
-      LD_LIBRARY_PATH: fake.library('old'),
-      ...env,
-    },
-    encoding: 'utf8',
-  });
+  const child = spawnSync(process.execPath, args, { env: environment(env), encoding: 'utf8' });
   return { out: child.stdout, err: child.stderr, status: child.status };
 }
 
@@ -92,6 +91,49 @@ describe.runIf(process.platform === 'linux')('a released core', () => {
     expect(states()).toEqual(specs.map(() => true));
     command('clear-cubin');
     expect(states()).toEqual(specs.map(() => false));
+  });
+
+  it.each([1, 3])('fetches at most %i files at once with FLASHINFER_CUBIN_DOWNLOAD_THREADS', async (limit) => {
+    let [now, most] = [0, 0];
+    const server = createServer((request, response) => {
+      const isModule = request.url!.endsWith('.br');
+      if (isModule) most = Math.max(most, ++now);
+      const content = readFileSync(join(repository, request.url!));
+      // Long enough for all that are allowed to meet.
+      setTimeout(() => {
+        if (isModule) now--;
+        response.end(content);
+      }, 150);
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    try {
+      const env = environment({
+        FLASHINFER_CUBINS_REPOSITORY: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+        FLASHINFER_CUBIN_DOWNLOAD_THREADS: String(limit),
+      });
+      // Not spawnSync: the server is in this process.
+      const args = [join(released, 'bin/flashinfer.js'), 'download-cubin', '--arch', '9.0'];
+      const child = spawn(process.execPath, args, { env, stdio: 'ignore' });
+      const code = await new Promise((resolve) => child.once('close', resolve));
+      expect([code, most]).toEqual([0, limit]);
+    } finally {
+      server.closeAllConnections();
+      server.close();
+    }
+  });
+
+  it('shows progress on a terminal alone', () => {
+    const command = `${process.execPath} ${join(released, 'bin/flashinfer.js')} download-cubin --arch 9.0`;
+    const onTerminal = spawnSync('script', ['--quiet', '--return', '--command', command, '/dev/null'], {
+      env: environment({}),
+      encoding: 'utf8',
+    });
+    expect(onTerminal.status, onTerminal.stderr).toBe(0);
+    expect(onTerminal.stdout).toContain(`\r\u001b[K[${'='.repeat(10)}${' '.repeat(10)}] 2/4 `);
+    // The bar is gone when all is done.
+    expect(onTerminal.stdout).toContain('\r\u001b[Ksm_90a: 4 kernels are in ');
+    const piped = runNode([join(released, 'bin/flashinfer.js'), 'download-cubin', '--arch', '9.0'], {});
+    expect([piped.status, piped.err]).toEqual([0, '']);
   });
 
   it('goes through the proxy of the environment', async () => {
