@@ -36,14 +36,18 @@ const localMemoryLimit = new Map([
   ['sample_probs_f32_v4', 128],
   ['sample_probs_f32_v4_l2', 48],
   ['sample_probs_f32_v1', 128],
-  ['sample_logits_f32_v4', 128],
+  ['sample_logits_f32_v4', 160],
   ['sample_logits_f32_v4_l2', 32],
+  ['sample_logits_f32_v4_plain_t256', 64],
+  ['sample_logits_f32_v4_plain_t1024', 64],
+  ['softmax_f32_v4_plain_t256', 48],
+  ['softmax_f32_v4_plain_t1024', 48],
   ['renorm_probs_f32_v4', 128],
   ['renorm_probs_f32_v4_l2', 64],
   ['renorm_probs_f32_v1_l2', 48],
-  ['mask_logits_f32_v4', 64],
-  ['mask_logits_f16_v4', 32],
-  ['mask_logits_bf16_v1', 80],
+  ['mask_logits_f32_v4', 96],
+  ['mask_logits_f16_v4', 96],
+  ['mask_logits_bf16_v1', 288],
 ]);
 
 /** @typedef {{ registers: number, stackBytes: number, spillBytes: number, sharedBytes: number }} Usage */

@@ -39,11 +39,4 @@ __device__ __forceinline__ void cp_async_wait() {
 #endif
 }
 
-/** Reads `bytes` into the L2 cache, ahead of their use (PTX ISA 9.7.9.25.4.4; sm_90); both multiples of 16. */
-__device__ __forceinline__ void prefetch_to_l2(const void* src, uint32_t bytes) {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;\n" ::"l"(src), "r"(bytes) : "memory");
-#endif
-}
-
 }  // namespace flashinfer

@@ -55,6 +55,7 @@ __device__ void weigh_kept(const RowType& row, Group& group, const RowWeights<kI
     const uint32_t key = kept.candidates.mine.key;
     kept.weight = key != 0 ? weights(value_of_key(key)) : 0;
     kept.total = group.block_sum(kept.weight);
+    kept.share = {0, 0, kept.total};
   } else {
     kept.share = total_weight(row, group, weights);
     kept.total = kept.share.total;

@@ -10,7 +10,7 @@ namespace flashinfer {
 template <class Config, class Params>
 __device__ __forceinline__ void softmax(const Params& params) {
   using T = typename Config::T;
-  RowGroup<Config::kThreads> group;
+  GroupFor<Config> group;
   const int index = static_cast<int>(blockIdx.x) / group.size();
   const T* x = static_cast<const T*>(params.x) + index * params.x_stride;
   Row<Config, RowInput::kSoftmax> row(group, x, params.vocab, params.segment);
@@ -44,7 +44,7 @@ __device__ __forceinline__ void softmax(const Params& params) {
 template <class Config, class Params>
 __device__ __forceinline__ void renorm_probs(const Params& params) {
   using T = typename Config::T;
-  RowGroup<Config::kThreads> group;
+  GroupFor<Config> group;
   const int index = static_cast<int>(blockIdx.x) / group.size();
   const T* x = static_cast<const T*>(params.x) + index * params.x_stride;
   Row<Config, RowInput::kProbs> row(group, x, params.vocab, params.segment);
@@ -65,7 +65,7 @@ __device__ __forceinline__ void renorm_probs(const Params& params) {
 template <class Config, class Params>
 __device__ __forceinline__ void mask_logits(const Params& params) {
   using T = typename Config::T;
-  RowGroup<Config::kThreads> group;
+  GroupFor<Config> group;
   const int index = static_cast<int>(blockIdx.x) / group.size();
   const T* x = static_cast<const T*>(params.x) + index * params.x_stride;
   Row<Config, RowInput::kRaw> row(group, x, params.vocab, params.segment);

@@ -1,32 +1,49 @@
 // SPDX-License-Identifier: Apache-2.0
 // One row of probabilities or logits, dealt to the warps of a cluster in contiguous segments.
 //
-// Bytes. A row is read from memory once where it fits the cluster: 128256 float32 are 501 KiB, of which two blocks hold
-// 416 KiB in shared memory and the rest in registers. Small batches take more blocks a row, so that all multiprocessors
-// read. All further passes stay on chip.
+// Bytes. A row is read from memory once where it fits the cluster: 128256 float32 are 501 KiB, of which two blocks of
+// 1024 threads hold 416 KiB in shared memory and the rest in registers, or eight blocks of 256 threads, of which four share
+// a multiprocessor, so that rows load while others are worked on. Small batches take more blocks a row, so that all
+// multiprocessors read. All further passes stay on chip.
 #pragma once
-#include <flashinfer/sampling/row_group.cuh>
+#include <flashinfer/cp_async.cuh>
+#include <flashinfer/sampling/select_group.cuh>
 #include <flashinfer/vector.cuh>
 
 namespace flashinfer {
 
-/** kVec: 4 where rows are aligned to four elements and as long, else 1. kShared: segments fit shared memory. kDifference: of two rows. */
-template <class T_, int kVec_, bool kShared_, int kThreads_, bool kDifference_ = false>
+/**
+ * kVec: 4 where rows are aligned to four elements and as long, else 1. kShared: segments fit shared memory. kDifference: of two rows.
+ * kSelects: thresholds are looked for.
+ */
+template <class T_, int kVec_, bool kShared_, int kThreads_, bool kSelects_, bool kDifference_ = false>
 struct RowConfig {
   using T = T_;
   static constexpr int kVec = kVec_;
   static constexpr bool kShared = kShared_;
   static constexpr int kThreads = kThreads_;
+  static constexpr bool kSelects = kSelects_;
   static constexpr bool kDifference = kDifference_;
   /** Accesses of a warp at the start of its segment that stay in registers. */
   static constexpr int kHeld = kShared ? 3 : 0;
 };
 
+template <int kThreads, bool kSelects>
+struct GroupOf {
+  using Type = RowGroup<kThreads>;
+};
+template <int kThreads>
+struct GroupOf<kThreads, true> {
+  using Type = SelectGroup<kThreads>;
+};
+template <class Config>
+using GroupFor = typename GroupOf<Config::kThreads, Config::kSelects>::Type;
+
 template <class Config, RowInput kInput>
 class Row {
  public:
   using T = typename Config::T;
-  using Group = RowGroup<Config::kThreads>;
+  using Group = GroupFor<Config>;
 
   /** `segment`: elements a warp, a multiple of 128, and kHeld of them or more. */
   __device__ Row(Group& group, const T* data, int length, int segment)
@@ -42,35 +59,25 @@ class Row {
 
   /** Reads the row; the thread's largest value. */
   __device__ float load() {
-    constexpr int kBatch = 4;  // loads in flight, and those of kHeld
     top_ = padding_value<kInput>();
+    const int middle = kHeldElements + (segment_ - kHeldElements) / 256 * 128;
+    if constexpr (kCopies) {
+      copy(kHeldElements, middle);
+      copy(middle, segment_);
+    }
 #pragma unroll
     for (int j = 0; j < Config::kHeld; ++j) load_global(128 * j + 4 * group_.lane(), held_[j]);
-    for (int base = kHeldElements + 4 * group_.lane(); base < segment_; base += 128 * kBatch) {
-      float values[kBatch][4];
-#pragma unroll
-      for (int j = 0; j < kBatch; ++j) load_global(base + 128 * j, values[j]);
-#pragma unroll
-      for (int j = 0; j < kBatch; ++j) {
-        const int i = base + 128 * j;
-        if (i >= segment_) break;
-        if (Config::kShared)
-          *reinterpret_cast<float4*>(buffer_ + i) = make_float4(values[j][0], values[j][1], values[j][2], values[j][3]);
-        see(values[j]);
-      }
+    if constexpr (kCopies) {
+      cp_async_wait<1>();
+      see_copied(kHeldElements, middle);
+      cp_async_wait<0>();
+      see_copied(middle, segment_);
+    } else {
+      load_converted();
     }
 #pragma unroll
     for (int j = 0; j < Config::kHeld; ++j) see(held_[j]);
     return top_;
-  }
-
-  /** Has the L2 cache read the warp's share of another row, which will be there when this one has been worked on. */
-  __device__ void prefetch(const T* other) const {
-    const int end = begin_ + segment_ < length_ ? begin_ + segment_ : length_;
-    if (group_.lane() != 0 || begin_ >= end) return;
-    const auto first = reinterpret_cast<uint64_t>(other + begin_) & ~uint64_t{15};
-    const auto bytes = static_cast<uint32_t>(reinterpret_cast<uint64_t>(other + end) - first) & ~15u;
-    if (bytes > 0) prefetch_to_l2(reinterpret_cast<const void*>(first), bytes);
   }
 
   /** NaN among the thread's elements, of a row for softmax. */
@@ -184,6 +191,52 @@ class Row {
   static constexpr int kHeldElements = 128 * Config::kHeld;
   /** As many of a warp's elements as a lane has bits for. */
   static constexpr int kChunk = 128 * 16;
+
+  /** Elements go from memory to shared memory as they are, all at once, without a stop in registers. */
+  static constexpr bool kCopies = Config::kShared && Config::kVec == 4 && sizeof(T) == 4 && !Config::kDifference;
+
+  __device__ __forceinline__ void copy(int first, int end) {
+    for (int i = first + 4 * group_.lane(); i < end; i += 128) {
+      if (begin_ + i < length_) {
+        cp_async_16(shared_address(buffer_ + i), data_ + begin_ + i, true);
+      } else {
+        const float padding = padding_value<kInput>();
+        *reinterpret_cast<float4*>(buffer_ + i) = make_float4(padding, padding, padding, padding);
+      }
+    }
+    cp_async_commit();
+  }
+
+  __device__ __forceinline__ void see_copied(int first, int end) {
+#pragma unroll 2
+    for (int i = first + 4 * group_.lane(); i < end; i += 128) {
+      float values[4];
+      fetch(i, values);
+      if constexpr (kInput == RowInput::kProbs || kInput == RowInput::kLogits) {
+#pragma unroll
+        for (int k = 0; k < 4; ++k) values[k] = read_value<kInput>(values[k]);
+        *reinterpret_cast<float4*>(buffer_ + i) = make_float4(values[0], values[1], values[2], values[3]);
+      }
+      see(values);
+    }
+  }
+
+  __device__ __forceinline__ void load_converted() {
+    constexpr int kBatch = 4;  // loads in flight, and those of kHeld
+    for (int base = kHeldElements + 4 * group_.lane(); base < segment_; base += 128 * kBatch) {
+      float values[kBatch][4];
+#pragma unroll
+      for (int j = 0; j < kBatch; ++j) load_global(base + 128 * j, values[j]);
+#pragma unroll
+      for (int j = 0; j < kBatch; ++j) {
+        const int i = base + 128 * j;
+        if (i >= segment_) break;
+        if (Config::kShared)
+          *reinterpret_cast<float4*>(buffer_ + i) = make_float4(values[j][0], values[j][1], values[j][2], values[j][3]);
+        see(values[j]);
+      }
+    }
+  }
 
   __device__ __forceinline__ void see(const float (&values)[4]) {
 #pragma unroll

@@ -52,10 +52,10 @@ __device__ Philox4 row_words(const Params& params, int row, uint32_t draw) {
   return draw_words(seed, offset, params.seed_per_row ? 0 : row, draw);
 }
 
-/** One cluster a row of the output; `indices` says which row of x it reads. */
+/** One cluster a row of the output; `indices` says which row of x it reads. Top-k and top-p only where Config selects. */
 template <class Config, RowInput kInput, class Params>
 __device__ __forceinline__ void sample(const Params& params) {
-  RowGroup<Config::kThreads> group;
+  GroupFor<Config> group;
   const int out_row = static_cast<int>(blockIdx.x) / group.size();
   const int source = per_row<int>(params.indices, out_row, out_row);
   // A row that is not there is an empty one.
@@ -63,23 +63,30 @@ __device__ __forceinline__ void sample(const Params& params) {
   const auto* x = static_cast<const typename Config::T*>(params.x) + (exists ? source * params.x_stride : 0);
   Row<Config, kInput> row(group, x, exists ? params.vocab : 0, params.segment);
   const float top = row.load();
-  if (params.indices == nullptr && out_row + params.ahead < params.rows) {
-    row.prefetch(x + params.ahead * params.x_stride);
-  }
   group.ready();
-  const int k = exists ? top_k_of(params, out_row) : 0;
+  const int k = Config::kSelects && exists ? top_k_of(params, out_row) : 0;
   const RowPeak peak = group.peak(ordered_key(top), k);
   const bool min_p = (params.filters & kMinP) != 0;
   RowWeights<kInput> weights(peak.max, per_row<float>(params.temperature, params.temperature_value, out_row),
                              min_p ? per_row<float>(params.min_p, params.min_p_value, out_row) : 0.0f);
-  const Kept kept = apply_filters(row, group, weights, out_row, params, peak, k);
   int* token = static_cast<int*>(params.out) + out_row;
-  if (kept.total == 0) {
-    if (group.is_first_thread()) *token = 0;
+  const auto draw = [&](const WarpShare& share) {
+    if (share.total == 0) {
+      if (group.is_first_thread()) *token = 0;
+    } else {
+      write_drawn_token(row, group, share, draw_point(row_words(params, out_row, 0), share.total), weights, token);
+    }
+  };
+  if constexpr (Config::kSelects) {
+    const Kept kept = apply_filters(row, group, weights, out_row, params, peak, k);
+    if (kept.listed && kept.total > 0) {
+      const uint64_t point = draw_point(row_words(params, out_row, 0), kept.total);
+      group.draw(kept.candidates, kept.weight, point, token);
+    } else {
+      draw(kept.share);
+    }
   } else {
-    const uint64_t point = draw_point(row_words(params, out_row, 0), kept.total);
-    if (kept.listed) group.draw(kept.candidates, kept.weight, point, token);
-    else write_drawn_token(row, group, kept.share, point, weights, token);
+    draw(total_weight(row, group, weights));
   }
   group.finish();
 }

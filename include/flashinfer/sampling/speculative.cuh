@@ -9,7 +9,7 @@ namespace flashinfer {
 /** One cluster a request; every thread judges all drafted tokens, which are few. */
 template <class Config, class Params>
 __device__ __forceinline__ void chain_speculative(const Params& params) {
-  RowGroup<Config::kThreads> group;
+  GroupFor<Config> group;
   const int request = static_cast<int>(blockIdx.x) / group.size(), drafted = params.drafted;
   const int64_t vocab = params.vocab;
   const float* draft = static_cast<const float*>(params.draft) + request * drafted * vocab;

@@ -108,13 +108,14 @@ function randomArgs({ seed, offset }: ChainSpeculativeOptions) {
 
 function launch(args: KernelArgs & { readonly vocab: number }, vec: number, batch: number, deviceIndex: number): void {
   const device = deviceProperties(deviceIndex);
-  const plan = planSampling(args.vocab, batch, {
+  const plan = planSampling(args.vocab, batch, false, {
     clusters: device.major >= 9,
     sharedPerBlock: device.sharedMemPerBlockOptin,
+    sharedPerSm: device.sharedMemPerMultiprocessor,
     numSms: device.multiProcessorCount,
   });
   const { cluster, segment, sharedBytes } = plan;
-  const kernel = getKernel(chainSpec(vec, plan.keepsRow), deviceIndex);
+  const kernel = getKernel(chainSpec(vec, plan), deviceIndex);
   const options = { stream: currentStream(deviceIndex), sharedBytes, cluster: cluster > 1 ? cluster : 0 };
   kernel.launch([batch * cluster, 1, 1], { ...args, segment }, options);
 }

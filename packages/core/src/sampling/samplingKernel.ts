@@ -27,61 +27,81 @@ export const samplingFilters = { topK: 1, topP: 2, minP: 4, joint: 8 } as const;
 /** Sums of more weights would not fit 64 bits. */
 export const maxVocab = 2 ** 21;
 
-const threads = 1024;
-const warps = threads / 32;
-/** RowShared of include/flashinfer/sampling/row_group.cuh, bytes. */
-const fixedShared = 18_848;
 const maxCluster = 8;
 /** What a warp reads at once, elements. */
 const step = 128;
 /** Elements at the start of a warp's segment that it holds in registers: RowConfig::kHeld steps. */
 const heldElements = 3 * step;
 
+/** The blocks of a kernel. Their rows fill a multiprocessor's shared memory together. */
+interface BlockShape {
+  readonly threads: number;
+  readonly blocksPerSm: number;
+  /** RowShared, or SelectShared, of include/flashinfer/sampling, bytes. */
+  readonly fixedShared: number;
+}
+
+/** Histograms and lists, which thresholds take, are there once a multiprocessor. */
+const selectingShape: BlockShape = { threads: 1024, blocksPerSm: 1, fixedShared: 18_848 };
+/** One row loads while another is worked on. */
+const plainShape: BlockShape = { threads: 256, blocksPerSm: 4, fixedShared: 384 };
+/** Without clusters a row has one block alone. */
+const singleShape: BlockShape = { threads: 1024, blocksPerSm: 1, fixedShared: 1152 };
+
 export interface SamplingLimits {
   /** From sm_90 up. */
   readonly clusters: boolean;
   /** Most dynamic shared memory of one block, bytes. */
   readonly sharedPerBlock: number;
+  readonly sharedPerSm: number;
   readonly numSms: number;
 }
 
+/** What a kernel is compiled for. */
+interface KernelShape {
+  readonly threads: number;
+  /** Thresholds are looked for. */
+  readonly selects: boolean;
+  /** The row stays on chip; else it is read again for every pass. */
+  readonly keepsRow: boolean;
+}
+
 /** How one call runs. */
-export interface SamplingPlan {
+export interface SamplingPlan extends KernelShape {
   /** Blocks a row. */
   readonly cluster: number;
   /** Elements a warp. */
   readonly segment: number;
-  /** The row stays on chip; else it is read again for every pass. */
-  readonly keepsRow: boolean;
   readonly sharedBytes: number;
-  /** The row that comes next where a row has been worked on is this far behind it: it is read ahead. */
-  readonly ahead: number;
 }
 
 /**
  * A row lies in as few blocks as hold it; in more of them, of fewer elements each, while the rows leave multiprocessors
- * idle. Where not even the largest cluster holds it, it comes from the L2 cache. LIMIT: clusters do not cross the
- * processor groups of a GPU, which leave some multiprocessors over: on H200, 16 clusters of 8 take two turns on 132.
+ * idle. Where not even the largest cluster holds it, it comes from the L2 cache.
+ * LIMIT: clusters do not cross the processor groups of a GPU, which leave some multiprocessors over: on H200, 16 clusters
+ * of 8 take two turns on 132.
  */
-export function planSampling(vocab: number, rows: number, limits: SamplingLimits): SamplingPlan {
-  const { clusters, sharedPerBlock, numSms } = limits;
-  const fits = (cluster: number) => sharedOf(segmentOf(vocab, cluster)) <= sharedPerBlock;
+export function planSampling(vocab: number, rows: number, selects: boolean, limits: SamplingLimits): SamplingPlan {
+  const { clusters, sharedPerBlock, sharedPerSm, numSms } = limits;
+  const shape = selects ? selectingShape : clusters ? plainShape : singleShape;
+  const { threads, blocksPerSm } = shape;
+  // The system takes 1 KiB a block.
+  const room = Math.min(sharedPerBlock, Math.floor(sharedPerSm / blocksPerSm) - 1024);
   let cluster = 1;
-  while (clusters && cluster < maxCluster && !fits(cluster)) cluster *= 2;
-  const keepsRow = fits(cluster);
-  const splits = () => segmentOf(vocab, cluster) > heldElements && 2 * cluster * rows <= 0.9 * numSms;
+  const segment = () => Math.max(heldElements, step * Math.ceil((vocab * 32) / (step * threads * cluster)));
+  const needed = () => shape.fixedShared + ((segment() - heldElements) * threads) / 8;
+  while (clusters && cluster < maxCluster && needed() > room) cluster *= 2;
+  const splits = () => segment() > heldElements && 2 * cluster * rows <= 0.9 * numSms;
   while (clusters && cluster < maxCluster && splits()) cluster *= 2;
-  const segment = segmentOf(vocab, cluster);
-  const sharedBytes = keepsRow ? sharedOf(segment) : fixedShared;
-  return { cluster, segment, keepsRow, sharedBytes, ahead: Math.max(1, Math.floor(numSms / cluster)) };
-}
-
-function segmentOf(vocab: number, cluster: number): number {
-  return Math.max(heldElements, step * Math.ceil(vocab / (step * warps * cluster)));
-}
-
-function sharedOf(segment: number): number {
-  return fixedShared + (segment - heldElements) * warps * 4;
+  const keepsRow = needed() <= sharedPerBlock;
+  return {
+    threads,
+    selects,
+    keepsRow,
+    cluster,
+    segment: segment(),
+    sharedBytes: keepsRow ? needed() : shape.fixedShared,
+  };
 }
 
 const params: readonly ParamField[] = [
@@ -100,7 +120,6 @@ const params: readonly ParamField[] = [
   { name: 'rows', type: 'i32' },
   { name: 'vocab', type: 'i32' },
   { name: 'segment', type: 'i32' },
-  { name: 'ahead', type: 'i32' },
   { name: 'filters', type: 'i32' },
   { name: 'temperature_value', type: 'f32' },
   { name: 'top_k_value', type: 'i32' },
@@ -113,25 +132,29 @@ const params: readonly ParamField[] = [
 const specs = new Map<string, KernelSpec>();
 
 /** The same object for the same arguments: kernels are looked up by it. `vec` is 4 or 1. */
-export function samplingSpec(kind: SamplingKind, dtype: DType, vec: number, keepsRow: boolean): KernelSpec {
+export function samplingSpec(kind: SamplingKind, dtype: DType, vec: number, shape: KernelShape): KernelSpec {
   const { short, cpp } = dtypes[dtype];
   const { short: kindShort, entry, input } = samplingKinds[kind];
-  const name = `${kindShort}_${short}_v${vec}${keepsRow ? '' : '_l2'}`;
+  return specOf(`${kindShort}_${short}_v${vec}`, shape, params, () => {
+    const config = configOf(cpp === 'float' ? cpp : `flashinfer::${cpp}`, vec, shape, false);
+    return `${entry}<${input === undefined ? config : `${config}, flashinfer::RowInput::${input}`}>`;
+  });
+}
+
+function specOf(stem: string, shape: KernelShape, fields: readonly ParamField[], entry: () => string): KernelSpec {
+  const { threads, selects, keepsRow } = shape;
+  const name = `${stem}${selects ? '' : `_plain_t${threads}`}${keepsRow ? '' : '_l2'}`;
   let spec = specs.get(name);
   if (spec === undefined) {
-    const type = cpp === 'float' ? cpp : `flashinfer::${cpp}`;
-    const config = `flashinfer::RowConfig<${type}, ${vec}, ${keepsRow}, ${threads}>`;
-    const template = input === undefined ? config : `${config}, flashinfer::RowInput::${input}`;
-    spec = {
-      name,
-      header: 'flashinfer/sampling.cuh',
-      entry: `flashinfer::${entry}<${template}>`,
-      params,
-      threads,
-    };
+    const header = 'flashinfer/sampling.cuh';
+    spec = { name, header, entry: `flashinfer::${entry()}`, params: fields, threads, minBlocksPerSm: 1024 / threads };
     specs.set(name, spec);
   }
   return spec;
+}
+
+function configOf(type: string, vec: number, { threads, selects, keepsRow }: KernelShape, difference: boolean): string {
+  return `flashinfer::RowConfig<${type}, ${vec}, ${keepsRow}, ${threads}, ${selects}, ${difference}>`;
 }
 
 const chainParams: readonly ParamField[] = [
@@ -153,34 +176,31 @@ const chainParams: readonly ParamField[] = [
 ];
 
 /** As samplingSpec. */
-export function chainSpec(vec: number, keepsRow: boolean): KernelSpec {
-  const name = `chain_speculative_f32_v${vec}${keepsRow ? '' : '_l2'}`;
-  let spec = specs.get(name);
-  if (spec === undefined) {
-    spec = {
-      name,
-      header: 'flashinfer/sampling.cuh',
-      entry: `flashinfer::chain_speculative<flashinfer::RowConfig<float, ${vec}, ${keepsRow}, ${threads}, true>>`,
-      params: chainParams,
-      threads,
-    };
-    specs.set(name, spec);
-  }
-  return spec;
+export function chainSpec(vec: number, shape: KernelShape): KernelSpec {
+  return specOf(`chain_speculative_f32_v${vec}`, shape, chainParams, () => {
+    return `chain_speculative<${configOf('float', vec, shape, true)}>`;
+  });
 }
 
 /** Every kind, and every dtype and way to read a row at least once, for prebuilt kernels and compile checks. */
 export function samplingSpecs(): KernelSpec[] {
-  const kinds = Object.keys(samplingKinds) as SamplingKind[];
+  const selecting: KernelShape = { threads: selectingShape.threads, selects: true, keepsRow: true };
+  const plain: KernelShape = { threads: plainShape.threads, selects: false, keepsRow: true };
+  const single: KernelShape = { ...plain, threads: singleShape.threads };
+  const both = (shape: KernelShape) => [shape, { ...shape, keepsRow: false }];
   return [
-    ...kinds.flatMap((kind) => [samplingSpec(kind, 'float32', 4, true), samplingSpec(kind, 'float32', 4, false)]),
-    chainSpec(4, true),
-    chainSpec(4, false),
-    chainSpec(1, true),
-    samplingSpec('sampleProbs', 'float32', 1, true),
-    samplingSpec('renormProbs', 'float32', 1, false),
-    samplingSpec('softmax', 'bfloat16', 4, true),
-    samplingSpec('maskLogits', 'float16', 4, true),
-    samplingSpec('maskLogits', 'bfloat16', 1, true),
+    ...(['sampleProbs', 'sampleLogits', 'renormProbs', 'maskLogits'] as const).flatMap((kind) =>
+      both(selecting).map((shape) => samplingSpec(kind, 'float32', 4, shape)),
+    ),
+    ...(['softmax', 'sampleProbs', 'sampleLogits'] as const).flatMap((kind) =>
+      [...both(plain), ...both(single)].map((shape) => samplingSpec(kind, 'float32', 4, shape)),
+    ),
+    ...[...both(plain), ...both(single)].map((shape) => chainSpec(4, shape)),
+    chainSpec(1, plain),
+    samplingSpec('sampleProbs', 'float32', 1, selecting),
+    samplingSpec('renormProbs', 'float32', 1, { ...selecting, keepsRow: false }),
+    samplingSpec('softmax', 'bfloat16', 4, plain),
+    samplingSpec('maskLogits', 'float16', 4, selecting),
+    samplingSpec('maskLogits', 'bfloat16', 1, selecting),
   ];
 }

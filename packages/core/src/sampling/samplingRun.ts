@@ -138,17 +138,18 @@ export class SamplingRun {
     const { deviceIndex } = x;
     const vocab = x.shape[1]!;
     const device = deviceProperties(deviceIndex);
-    const plan = planSampling(vocab, rows, {
+    const selects = (this.filters & (samplingFilters.topK | samplingFilters.topP)) !== 0;
+    const plan = planSampling(vocab, rows, selects, {
       clusters: device.major >= 9,
       sharedPerBlock: device.sharedMemPerBlockOptin,
+      sharedPerSm: device.sharedMemPerMultiprocessor,
       numSms: device.multiProcessorCount,
     });
-    const writesRows = out.shape.length === 2;
-    const vec = vectorWidth(vocab, writesRows ? [x, out] : [x]) >= 4 ? 4 : 1;
-    const kernel = getKernel(samplingSpec(kind, x.dtype, vec, plan.keepsRow), deviceIndex);
-    const { cluster, segment, ahead, sharedBytes } = plan;
+    const vec = vectorWidth(vocab, out.shape.length === 2 ? [x, out] : [x]) >= 4 ? 4 : 1;
+    const kernel = getKernel(samplingSpec(kind, x.dtype, vec, plan), deviceIndex);
+    const { cluster, segment, sharedBytes } = plan;
     const options = { stream: currentStream(deviceIndex), sharedBytes, cluster: cluster > 1 ? cluster : 0 };
-    kernel.launch([rows * cluster, 1, 1], { ...this.args(out), segment, ahead }, options);
+    kernel.launch([rows * cluster, 1, 1], { ...this.args(out), segment }, options);
   }
 
   private args(out: Tensor) {
