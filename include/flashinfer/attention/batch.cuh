@@ -3,7 +3,9 @@
 //
 // The plan (packages/core/src/attention/batchPlan.ts) is one int32 buffer: `work`, an item a block row of the grid,
 // and `requests`. A block reads its item, builds the request's own parameters from it and runs the same code as a
-// single request would. Items with request -1 pad the grid to the size a CUDA graph was captured with.
+// single request would. Items with request -1 pad the grid: to the size a CUDA graph was captured with, and to a whole
+// number of rows. An item of decode holds its request and its first page ids too: there a chain of reads would take
+// longer than the rest of a short batch.
 #pragma once
 #include <flashinfer/attention/decode.cuh>
 #include <flashinfer/attention/prefill.cuh>
@@ -12,8 +14,8 @@ namespace flashinfer {
 
 struct WorkItem {
   int request, tile, split;
-  /** Of the first item: how many there are. */
-  int count;
+  /** Of the first item: how many there are. Of decode: whether L2 shall evict what the item reads first. */
+  int count_or_eviction;
 };
 
 struct RequestRecord {
@@ -25,11 +27,15 @@ struct RequestRecord {
   int partial_row, counter;
   /** First byte of the packed custom mask. */
   unsigned mask_begin_low, mask_begin_high;
-  int unused;
+  /** Of an item of decode: the first entry of the request's page list that the item's listed pages are of. */
+  int first_entry;
 };
 static_assert(sizeof(WorkItem) == 16 && sizeof(RequestRecord) == 48, "the plan writes these as int32 words");
 
-/** The item of this block, or request -1. */
+/** The number of this block's item: the grid's y and z count items. */
+__device__ __forceinline__ int item_index() { return static_cast<int>(blockIdx.z * gridDim.y + blockIdx.y); }
+
+/** An item, or request -1. */
 template <class Params>
 __device__ __forceinline__ WorkItem work_item(const Params& batch, int index) {
   const int4 words = __ldg(static_cast<const int4*>(batch.work) + index);
@@ -61,6 +67,9 @@ template <class Batch>
 struct BatchRequest : RequestParams {
   const Batch* batch;
   int batch_idx;
+  /** Of decode: this lane's word of the block's item, and what the item says of its pages. */
+  static constexpr int kFirstPageWord = 16, kListedPages = 16;
+  int item_word, first_entry, evicts_first;
 };
 
 template <class Batch>
@@ -74,8 +83,8 @@ __device__ __forceinline__ const Batch& variant_fields(const BatchRequest<Batch>
 }
 
 template <class C, bool PAGED, class Params>
-__device__ __forceinline__ BatchRequest<Params> request_params(const Params& batch, int request) {
-  const RequestRecord r = request_record(batch, request);
+__device__ __forceinline__ BatchRequest<Params> request_params(const Params& batch, int request,
+                                                               const RequestRecord& r) {
   constexpr int64_t kOutBytes = sizeof(typename C::T), kKvBytes = sizeof(typename C::KvT);
   BatchRequest<Params> p;
   p.batch = &batch;
@@ -125,25 +134,43 @@ __device__ __forceinline__ BatchRequest<Params> request_params(const Params& bat
   return p;
 }
 
-/** Grid: (KV heads, items): the heads of an item run together, so that they finish together. */
+/** Grid: (KV heads, items, items): the heads of an item run together, so that they finish together. */
 template <class C, bool PAGED, class Params>
 __device__ __forceinline__ void batch_decode(const Params& batch) {
   extern __shared__ __align__(128) char smem[];
   require_shared_bytes(C::kSharedBytes);
-  const WorkItem item = work_item(batch, blockIdx.y);
+  const int word = __ldg(static_cast<const int*>(batch.work) + item_index() * 32 + threadIdx.x % 32);
+  const auto at = [&](int i) { return __shfl_sync(0xffffffffu, word, i); };
+  const WorkItem item{at(0), at(1), at(2), at(3)};
   if (item.request < 0) return;
-  const BatchRequest<Params> params = request_params<C, PAGED>(batch, item.request);
+  const RequestRecord record{at(4),
+                             at(5),
+                             at(6),
+                             at(7),
+                             at(8),
+                             at(9),
+                             at(10),
+                             at(11),
+                             at(12),
+                             static_cast<unsigned>(at(13)),
+                             static_cast<unsigned>(at(14)),
+                             at(15)};
+  BatchRequest<Params> params = request_params<C, PAGED>(batch, item.request, record);
+  params.item_word = word;
+  params.first_entry = record.first_entry;
+  params.evicts_first = item.count_or_eviction;
   decode_rows<C>(params, smem, item.split, blockIdx.x, item.tile);
 }
 
-/** Grid: (KV heads, items). */
+/** Grid: (KV heads, items, items). */
 template <class C, bool PAGED, class Params>
 __device__ __forceinline__ void batch_prefill(const Params& batch) {
   extern __shared__ __align__(128) char smem[];
   require_shared_bytes(C::kSharedBytes);
-  const WorkItem item = work_item(batch, blockIdx.y);
+  const WorkItem item = work_item(batch, item_index());
   if (item.request < 0) return;
-  const BatchRequest<Params> params = request_params<C, PAGED>(batch, item.request);
+  const RequestRecord record = request_record(batch, item.request);
+  const BatchRequest<Params> params = request_params<C, PAGED>(batch, item.request, record);
   prefill_tile<C>(params, smem, item.split, blockIdx.x, item.tile);
 }
 
@@ -157,7 +184,8 @@ __device__ __forceinline__ void batch_merge_splits(const Params& batch) {
   for (int i = blockIdx.x; i < batch.num_merge_items; i += gridDim.x) {
     const WorkItem item = work_item(batch, batch.first_merge_item + i);
     if (item.request < 0) return;
-    const BatchRequest<Params> params = request_params<C, false>(batch, item.request);
+    const RequestRecord record = request_record(batch, item.request);
+    const BatchRequest<Params> params = request_params<C, false>(batch, item.request, record);
     merge_splits_at<C>(params, item.tile);
   }
 }

@@ -40,6 +40,12 @@ struct DecodeConfig {
   static constexpr int kSharedBytes = kMainBytes > kMergeBytes ? kMainBytes : kMergeBytes;
 };
 
+/** Where `column` of a published row lies: xor-swizzled, so that the rows one store writes fall into different banks. */
+template <class C>
+__device__ __forceinline__ int published(int row, int column) {
+  return row * C::D_VO + (column ^ ((row & 7) << 3));
+}
+
 /** One warp's walk over its share of the keys. */
 template <class C, class Params>
 struct DecodeWarp {
@@ -58,6 +64,7 @@ struct DecodeWarp {
   PagedRow next_row;
   Attention state;
   PackedRow rows[2];
+  typename Choose<C::Kv::kPaged, EvictionPolicy, NormalEviction>::type eviction;
 
   __device__ __forceinline__ DecodeWarp(const Params& p, char* smem, int warp, int lane_, int first_row, int head)
       : params(p),
@@ -73,6 +80,7 @@ struct DecodeWarp {
     v_base = static_cast<const char*>(p.v) + head * p.v_stride_h * static_cast<int64_t>(sizeof(KvT));
     rows[0] = PackedRow::at(p, first_packed + (lane >> 2), head);
     rows[1] = PackedRow::at(p, first_packed + 8 + (lane >> 2), head);
+    if constexpr (C::Kv::kPaged) eviction = evict_first_if(p.evicts_first != 0);
   }
 
   template <bool IS_K, int D>
@@ -80,28 +88,38 @@ struct DecodeWarp {
     using Tile = typename Choose<C::kConverts, LinearTile<D>, SmemTile<D>>::type;
     if constexpr (C::Kv::kPaged) {
       const int64_t mine = IS_K ? place.k : place.v;
-      load_rows_async<Tile, C::KV_TILE, 32>(dst, base, tile * C::KV_TILE, key_limit, lane,
-                                            [&](int row) { return __shfl_sync(0xffffffffu, mine, row); });
+      load_rows_async<Tile, C::KV_TILE, 32>(
+          dst, base, tile * C::KV_TILE, key_limit, lane, [&](int row) { return __shfl_sync(0xffffffffu, mine, row); },
+          eviction);
     } else {
       const int64_t stride = (IS_K ? params.k_stride_n : params.v_stride_n) * static_cast<int64_t>(sizeof(KvT));
       load_tile_async<Tile, C::KV_TILE, 32>(dst, base, stride, tile * C::KV_TILE, key_limit, lane);
     }
   }
 
-  /** Starts finding this lane's row of a tile that load_stage will be asked for next. */
-  __device__ __forceinline__ void find_row(int tile, int end) {
+  /** Starts finding this lane's row of a tile that load_stage will be asked for next; `first`: of those start() loads. */
+  __device__ __forceinline__ void find_row(int tile, int end, bool first) {
     if constexpr (C::Kv::kPaged) {
-      if (tile < end) next_row = PagedRow::find(params, min(tile * C::KV_TILE + lane % C::KV_TILE, key_limit - 1));
+      if (tile >= end) return;
+      const int key = min(tile * C::KV_TILE + lane % C::KV_TILE, key_limit - 1);
+      next_row = first ? PagedRow::find_listed(params, key) : PagedRow::find(params, key);
     }
   }
 
+  /** Starts the first STAGES - 1 tiles of a walk that begins with `tile`. */
+  __device__ __forceinline__ void start(int tile, int end) {
+    find_row(tile, end, true);
+#pragma unroll
+    for (int s = 0; s < C::STAGES - 1; ++s) load_stage(tile + s * C::kWarps, end, s, s + 1 < C::STAGES - 1);
+  }
+
   /** Tiles must be asked for in order, WARPS apart. */
-  __device__ __forceinline__ void load_stage(int tile, int end, int stage) {
+  __device__ __forceinline__ void load_stage(int tile, int end, int stage, bool next_is_first = false) {
     if (tile < end) {
       const uint32_t dst = ring + stage * C::kStageBytes;
       RowOffsets place{};
       if constexpr (C::Kv::kPaged) place = next_row.template offsets<KvT>(params);
-      find_row(tile + C::kWarps, end);
+      find_row(tile + C::kWarps, end, next_is_first);
       load<true, C::D_QK>(dst, k_base, tile, place);
       load<false, C::D_VO>(dst + C::kStageK, v_base, tile, place);
     }
@@ -141,7 +159,7 @@ struct DecodeWarp {
     }
   }
 
-  /** Walks tiles first, first + WARPS, ... below end; `load_stage` ran for the first STAGES - 1 of them. */
+  /** Walks tiles first, first + WARPS, ... below end, of which start() loads the first. */
   __device__ __forceinline__ void attend(int first, int end, int first_row, int last_row, float scale) {
     int stage = 0;
     // Rows past the last one are no business of a custom variant.
@@ -168,14 +186,15 @@ struct DecodeWarp {
     state.finish_sums();
   }
 
-  /** Leaves unnormalised outputs, maxima (scaled) and sums of the 16 rows in shared memory. */
-  __device__ __forceinline__ void publish(float* outputs, float* maxima, float* sums, float scale) {
+  /** Leaves unnormalised outputs, maxima (scaled) and sums of the first `num_rows` rows in shared memory. */
+  __device__ __forceinline__ void publish(float* outputs, float* maxima, float* sums, float scale, int num_rows) {
     const int g = lane >> 2, t = lane & 3;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
+      if (g + 8 * r >= num_rows) break;
 #pragma unroll
       for (int n = 0; n < C::D_VO / 8; ++n) {
-        *reinterpret_cast<float2*>(outputs + (g + 8 * r) * C::D_VO + n * 8 + t * 2) =
+        *reinterpret_cast<float2*>(outputs + published<C>(g + 8 * r, n * 8 + t * 2)) =
             make_float2(state.o[0][n][2 * r], state.o[0][n][2 * r + 1]);
       }
       if (t == 0) {
@@ -193,7 +212,7 @@ __device__ __forceinline__ float merge_warps(const float* outputs, const float* 
   if constexpr (!C::Variant::kUsesSoftmax) {
     return sum_states4(
         C::kWarps,
-        [&](int w) { return *reinterpret_cast<const float4*>(outputs + (w * C::kRows + row) * C::D_VO + column); },
+        [&](int w) { return *reinterpret_cast<const float4*>(outputs + published<C>(w * C::kRows + row, column)); },
         out);
   }
   float top = negative_infinity();
@@ -205,7 +224,7 @@ __device__ __forceinline__ float merge_warps(const float* outputs, const float* 
 #pragma unroll
   for (int w = 0; w < C::kWarps; ++w) {
     const float weight = exp2_approx(maxima[w * C::kRows + row] - top);
-    const float4 v = *reinterpret_cast<const float4*>(outputs + (w * C::kRows + row) * C::D_VO + column);
+    const float4 v = *reinterpret_cast<const float4*>(outputs + published<C>(w * C::kRows + row, column));
     sum = fmaf(weight, sums[w * C::kRows + row], sum);
     out[0] = fmaf(weight, v.x, out[0]);
     out[1] = fmaf(weight, v.y, out[1]);
@@ -243,9 +262,7 @@ __device__ __forceinline__ void decode_rows(const Params& params, char* smem, in
   worker.state.init();
   load_query_async<T, C::D_QK, C::kRows, C::kThreads>(params, shared_address(smem), first_packed, kv_head, thread);
   cp_async_commit();
-  worker.find_row(first_tile, end_tile);
-#pragma unroll
-  for (int s = 0; s < C::STAGES - 1; ++s) worker.load_stage(first_tile + s * C::kWarps, end_tile, s);
+  worker.start(first_tile, end_tile);
   cp_async_wait<C::STAGES - 1>();
   if constexpr (C::kRope) {
     fill_rope_frequencies<C::D_QK, C::kThreads>(reinterpret_cast<RopeFrequency*>(smem + C::kFrequencies),
@@ -270,7 +287,8 @@ __device__ __forceinline__ void decode_rows(const Params& params, char* smem, in
   float* outputs = reinterpret_cast<float*>(smem);
   float* maxima = outputs + C::kWarps * C::kRows * C::D_VO;
   float* sums = maxima + C::kWarps * C::kRows;
-  worker.publish(outputs + warp * C::kRows * C::D_VO, maxima + warp * C::kRows, sums + warp * C::kRows, scale);
+  worker.publish(outputs + warp * C::kRows * C::D_VO, maxima + warp * C::kRows, sums + warp * C::kRows, scale,
+                 num_rows);
   __syncthreads();
 
   const int state = row_tile * (params.num_qo_heads / params.group_size) + kv_head;
@@ -300,7 +318,7 @@ __device__ __forceinline__ void decode_rows(const Params& params, char* smem, in
     const int row = index / kColumns, column = index % kColumns * 4;
     float out[4];
     // __ldcg: the states were written by other blocks, so the first-level cache must not answer.
-    const float lse = merge_states4<C::Variant::kUsesSoftmax>(
+    const float lse = merge_states4<C::Variant::kUsesSoftmax, true>(
         params.num_splits, [&](int i) { return __ldcg(partial_lse + first_state + i * C::kRows + row); },
         [&](int i) {
           return __ldcg(

@@ -128,7 +128,7 @@ __device__ __forceinline__ BatchRequest<Params> hopper_request(const Params& bat
 /** How many items there are. In a CUDA graph the number may change from replay to replay: the plan has it. */
 template <class C, class Params>
 __device__ __forceinline__ int hopper_num_items(const Params& batch) {
-  if constexpr (C::BATCH) return work_item(batch, 0).count;
+  if constexpr (C::BATCH) return work_item(batch, 0).count_or_eviction;
   else return batch.num_items;
 }
 

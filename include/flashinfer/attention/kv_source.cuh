@@ -51,6 +51,19 @@ struct PagedRow {
     return row;
   }
 
+  /**
+   * As find, for the first rows of a block of batched decode, whose item lists their page ids (batch.cuh). For all lanes of
+   * a warp.
+   */
+  template <class Params>
+  static __device__ __forceinline__ PagedRow find_listed(const Params& params, int key) {
+    PagedRow row;
+    const int entry = PagedKv::page_of(params, key, row.slot), listed = entry - params.first_entry;
+    row.page = __shfl_sync(0xffffffffu, params.item_word, Params::kFirstPageWord + listed % Params::kListedPages);
+    if (listed >= Params::kListedPages) row.page = __ldg(static_cast<const int32_t*>(params.kv_pages) + entry);
+    return row;
+  }
+
   template <class KvT, class Params>
   __device__ __forceinline__ RowOffsets offsets(const Params& params) const {
     constexpr int64_t kBytes = sizeof(KvT);
@@ -63,9 +76,9 @@ struct PagedRow {
  * As load_tile_async, for rows at `offset_of(row)` bytes from `base`, where row counts from `first_row`. The offset of a
  * row past `row_limit` must be that of some valid row.
  */
-template <class Tile, int ROWS, int THREADS, class OffsetOf>
+template <class Tile, int ROWS, int THREADS, class OffsetOf, class Eviction = NormalEviction>
 __device__ __forceinline__ void load_rows_async(uint32_t tile, const char* base, int first_row, int row_limit,
-                                                int thread, OffsetOf offset_of) {
+                                                int thread, OffsetOf offset_of, Eviction eviction = {}) {
   using Cover = TileCover<Tile, ROWS, THREADS>;
   const int first = thread / Cover::kColumnChunks, chunk = thread % Cover::kColumnChunks;
 #pragma unroll
@@ -76,7 +89,7 @@ __device__ __forceinline__ void load_rows_async(uint32_t tile, const char* base,
     const char* src = base + offset_of(row) + chunk * 16;
 #pragma unroll
     for (int c = 0; c < Tile::kChunks; c += Cover::kColumnChunks) {
-      cp_async_16(dst + c * 16, src + c * 16, first_row + row < row_limit);
+      cp_async_16(dst + c * 16, src + c * 16, first_row + row < row_limit, eviction);
     }
   }
 }

@@ -13,6 +13,7 @@ import { pageSizeMultiplier } from './batchKernel.ts';
 import { deviceLimits } from './deviceLimits.ts';
 import { hopperArgs, hopperCounters, hopperGrid } from './hopperBatch.ts';
 import type { KvView } from './pagedKvCache.ts';
+import { itemGrid } from './planBuffer.ts';
 import { headDimVoOf } from './request.ts';
 
 /** Launches the planned kernels. */
@@ -77,7 +78,8 @@ export function runBatchOnCuda(caller: string, call: BatchCall, buffer: Tensor, 
     kernel.launch(grid, args, { stream, sharedBytes: kernels!.sharedBytes });
     return;
   }
-  kernel.launch([attention.numKvHeads, planned.numItems, 1], args, { stream, sharedBytes: kernels!.sharedBytes });
+  const grid = [attention.numKvHeads, ...itemGrid(layout.items)] as const;
+  kernel.launch(grid, args, { stream, sharedBytes: kernels!.sharedBytes });
   if (planned.numMergeItems === 0) return;
   // Blocks walk the list: most of a graph's is padding, and a block for each would take longer than the merging.
   const mergeBlocks = Math.min(planned.numMergeItems, 8 * kernels!.shape.slots);

@@ -22,8 +22,12 @@ export interface BatchShape {
   readonly slots: number;
   /** A split is never shorter than this many tiles. */
   readonly minTiles: number;
-  /** Decode merges in place and keeps 16 rows a state; prefill merges in a second kernel. */
+  /** Decode merges in place and keeps 16 rows a state, and its items hold their requests; prefill merges in a second kernel. */
   readonly mergesInPlace: boolean;
+  /** Of decode over pages. */
+  readonly pageSize?: number;
+  /** Of decode: it tells L2 to evict keys first, where all requests have at most so many tiles of them. */
+  readonly evictedTiles?: number;
   /** The kernel has no partial states: requests are never cut. */
   readonly neverSplits?: boolean;
   readonly windowLeft: number;
@@ -59,8 +63,20 @@ export interface PlanOffsets {
   readonly records: number;
 }
 
-export const itemWords = 4;
-export const recordWords = 12;
+const itemWords = 4;
+const recordWords = 12;
+/** An item of decode: the item, its request's record, and page ids to the end of a 128-byte line. */
+const decodeItemWords = 32;
+const listedPages = decodeItemWords - itemWords - recordWords;
+
+export function wordsOfItem({ mergesInPlace }: Pick<BatchShape, 'mergesInPlace'>): number {
+  return mergesInPlace ? decodeItemWords : itemWords;
+}
+
+export function wordsOfRecord({ mergesInPlace }: Pick<BatchShape, 'mergesInPlace'>): number {
+  return mergesInPlace ? 0 : recordWords;
+}
+
 /** Output elements merged by a block of batch_merge_splits. */
 export const mergeElements = 512;
 
@@ -111,19 +127,25 @@ function stateRows(tiles: number, qoLen: number, shape: BatchShape): number {
   return shape.mergesInPlace ? tiles * shape.numKvHeads * shape.tileRows : qoLen * shape.numQoHeads;
 }
 
-/** Work items, merge items and request records of `cut`, as batch.cuh lays them out. */
+/** Work items, merge items and request records of `cut`, as batch.cuh lays them out; `pages` is the batch's page list. */
 export function writePlan(
   words: Int32Array,
   offsets: PlanOffsets,
   cut: BatchCut,
   requests: BatchRequests,
   shape: BatchShape,
+  pages: Int32Array,
 ): void {
-  const merges = offsets.items * itemWords;
-  words.fill(-1, cut.numItems * itemWords, merges);
-  words.fill(-1, merges + cut.numMergeItems * itemWords, offsets.records);
-  writeItems(words, cut, requests.batchSize);
+  const stride = wordsOfItem(shape);
+  const merges = offsets.items * stride;
+  words.fill(-1, cut.numItems * stride, offsets.records);
+  writeItems(words, cut, requests.batchSize, stride);
+  if (shape.mergesInPlace) {
+    completeDecodeItems(words, cut, requests, shape, pages);
+    return;
+  }
   writeRecords(words, offsets.records, requests, shape, cut);
+  if (cut.numItems > 0) words[3] = cut.numItems;
   if (cut.numMergeItems > 0) writeMergeItems(words, merges, requests, cut.splits, shape);
 }
 
@@ -183,9 +205,9 @@ function oneWaveChunk(
   return low;
 }
 
-/** Heavy items come first, so that light ones fill the end. The first one also says how many there are. */
-function writeItems(words: Int32Array, cut: BatchCut, batchSize: number): void {
-  const { tiles, splits, keyTiles, chunk, numItems } = cut;
+/** Heavy items come first, so that light ones fill the end. The first one of prefill also says how many there are. */
+function writeItems(words: Int32Array, cut: BatchCut, batchSize: number, stride: number): void {
+  const { tiles, splits, keyTiles, chunk } = cut;
   const order = orderByCost(keyTiles, chunk, batchSize);
   let at = 0;
   // Splits of one request but the last are full; its light rest goes with the rest of its request.
@@ -198,11 +220,10 @@ function writeItems(words: Int32Array, cut: BatchCut, batchSize: number): void {
         words[at + 1] = tile;
         words[at + 2] = split;
         words[at + 3] = 0;
-        at += itemWords;
+        at += stride;
       }
     }
   }
-  if (numItems > 0) words[3] = numItems;
 }
 
 /** A request's number fits below its cost in one float64, and floats sort without calls back into JavaScript. */
@@ -226,7 +247,7 @@ function writeRecords(
   offset: number,
   requests: BatchRequests,
   shape: BatchShape,
-  { tiles, splits, begins, keyTiles, chunk }: BatchCut,
+  cut: BatchCut,
 ): void {
   let partialRows = 0;
   let numCounters = 0;
@@ -235,13 +256,14 @@ function writeRecords(
   for (let r = 0; r < requests.batchSize; ++r) {
     const qoLen = requests.qoLen[r]!;
     const kvLen = requests.kvLen[r]!;
+    const cuts = cut.splits[r]!;
     words[at] = requests.qoBegin[r]!;
     words[at + 1] = qoLen;
     words[at + 2] = requests.kvStart[r]!;
     words[at + 3] = kvLen;
-    words[at + 4] = splits[r]!;
-    words[at + 5] = Math.min(chunk, Math.max(1, keyTiles[r]!)) * shape.kvTile;
-    words[at + 6] = begins[r]! * shape.kvTile;
+    words[at + 4] = cuts;
+    words[at + 5] = Math.min(cut.chunk, Math.max(1, cut.keyTiles[r]!)) * shape.kvTile;
+    words[at + 6] = cut.begins[r]! * shape.kvTile;
     words[at + 7] = partialRows;
     words[at + 8] = numCounters;
     words[at + 9] = (maskBytes % 2 ** 32) | 0;
@@ -249,10 +271,51 @@ function writeRecords(
     words[at + 11] = 0;
     at += recordWords;
     maskBytes += Math.ceil((qoLen * kvLen) / 8);
-    if (splits[r]! === 1) continue;
-    partialRows += splits[r]! * stateRows(tiles[r]!, qoLen, shape);
-    if (shape.mergesInPlace) numCounters += tiles[r]! * shape.numKvHeads;
+    if (cuts === 1) continue;
+    partialRows += cuts * stateRows(cut.tiles[r]!, qoLen, shape);
+    if (shape.mergesInPlace) numCounters += cut.tiles[r]! * shape.numKvHeads;
   }
+}
+
+let records = new Int32Array(0);
+
+/** Adds to each item of decode what its block reads first: the request's record, and the ids of the item's first pages. */
+function completeDecodeItems(
+  words: Int32Array,
+  cut: BatchCut,
+  requests: BatchRequests,
+  shape: BatchShape,
+  pages: Int32Array,
+): void {
+  const { batchSize, kvStart } = requests;
+  if (records.length < batchSize * recordWords) records = new Int32Array(2 * batchSize * recordWords);
+  writeRecords(records, 0, requests, shape, cut);
+  const { pageSize = 0, evictedTiles = 0 } = shape;
+  const evicts = evictsFirst(cut, batchSize, evictedTiles) ? 1 : 0;
+  const end = cut.numItems * decodeItemWords;
+  for (let at = 0; at < end; at += decodeItemWords) {
+    const r = words[at]!;
+    words[at + 3] = evicts;
+    const record = r * recordWords;
+    for (let i = 0; i < recordWords; ++i) words[at + itemWords + i] = records[record + i]!;
+    if (pageSize === 0) continue;
+    const firstKey = records[record + 6]! + words[at + 2]! * records[record + 5]!;
+    const firstEntry = Math.floor(firstKey / pageSize);
+    words[at + itemWords + recordWords - 1] = firstEntry;
+    const first = kvStart[r]! + firstEntry;
+    const count = Math.min(listedPages, pages.length - first);
+    for (let i = 0; i < count; ++i) words[at + itemWords + recordWords + i] = pages[first + i]!;
+  }
+}
+
+/** Not where the keys of a request serve several tiles of query rows: what L2 evicts would be read again. */
+function evictsFirst({ tiles, keyTiles }: BatchCut, batchSize: number, most: number): boolean {
+  let total = 0;
+  for (let r = 0; r < batchSize; ++r) {
+    if (tiles[r]! > 1) return false;
+    total += keyTiles[r]!;
+  }
+  return total <= most;
 }
 
 function mergeBlocks(qoLen: number, { numQoHeads, headDimVo }: BatchShape): number {

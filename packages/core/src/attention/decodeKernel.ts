@@ -17,8 +17,9 @@ export interface DecodeTile {
   readonly stages: number;
 }
 
-/** Two blocks a multiprocessor at headDim 128: one streams while the other starts or ends. */
+/** Two blocks a multiprocessor at headDim 128, and four: one streams while another starts or ends. */
 const smallTile: DecodeTile = { warps: 4, kvTile: 16, stages: 3 };
+const smallestTile: DecodeTile = { warps: 2, kvTile: 16, stages: 3 };
 
 /**
  * For few blocks, in order of preference; the first that fits is taken. On H200 (d128, bf16, 65536 keys, 32/8 heads):
@@ -50,10 +51,15 @@ export function decodeSharedBytes(o: KernelOptions, tile: DecodeTile): number {
  * The tile for so many blocks without splits. More than the multiprocessors come in waves, where small tiles hide the
  * start of one block behind another: on H200, batches of 32/8 heads, d128, bf16, page 16, single launches, µs for 4×16×3
  * and 4×32×3: 64 × 1024 keys 81.8 and 85.4, 256 × 1024 263.9 and 271.9, 64 × 4096 262.4 and 263.6; but 16 × 1024 (128
- * blocks) 32.8 and 30.3.
+ * blocks) 32.8 and 30.3. One wave of the smallest beats a full and a part one of small tiles: 40 × 1024 59.2 and 53.3, 64 ×
+ * 1024 77.9 and 77.0, 64 × 4096 258.3 and 257.7; but 128 × 2048, two waves, 258.1 and 262.0.
  */
 export function chooseDecodeTile(o: KernelOptions, limits: DeviceLimits, blocks = 1): DecodeTile {
-  if (blocks > limits.numSms && blocksPerSm(limits, decodeSharedBytes(o, smallTile)) > 1) return smallTile;
+  const atOnce = (tile: DecodeTile): number => limits.numSms * blocksPerSm(limits, decodeSharedBytes(o, tile));
+  const small = atOnce(smallTile);
+  if (blocks > limits.numSms && small > limits.numSms) {
+    return blocks > small && blocks <= atOnce(smallestTile) ? smallestTile : smallTile;
+  }
   // 64 bytes: the block's static shared memory (a flag) counts against the same limit.
   const fits = tiles.find((tile) => decodeSharedBytes(o, tile) + 64 <= limits.sharedPerBlock);
   return fits ?? tiles[tiles.length - 1]!;

@@ -8,6 +8,7 @@ export interface DeviceLimits {
   readonly sharedPerBlock: number;
   /** Shared memory of a multiprocessor, bytes. */
   readonly sharedPerSm: number;
+  readonly l2Bytes: number;
 }
 
 const known = new Map<number, DeviceLimits>();
@@ -20,6 +21,7 @@ export function deviceLimits(deviceIndex: number): DeviceLimits {
       numSms: properties.multiProcessorCount,
       sharedPerBlock: properties.sharedMemPerBlockOptin,
       sharedPerSm: properties.sharedMemPerMultiprocessor,
+      l2Bytes: properties.l2CacheBytes,
     };
     known.set(deviceIndex, limits);
   }

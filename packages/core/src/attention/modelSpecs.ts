@@ -4,7 +4,7 @@ import type { AotRequest, ModelDType, ModelShape } from '../jit/aotRequest.ts';
 import { parseTarget } from '../jit/arch.ts';
 import type { KernelSpec } from '../jit/spec.ts';
 import { batchDecodeSpec, batchMergeSpec, batchPrefillSpec } from './batchKernel.ts';
-import { chooseDecodeTile, decodeSpec } from './decodeKernel.ts';
+import { chooseDecodeTile, type DecodeTile, decodeSpec } from './decodeKernel.ts';
 import type { DeviceLimits } from './deviceLimits.ts';
 import { chooseHopperTile, hopperPagedTile, hopperSpec } from './hopperKernel.ts';
 import { type KernelOptions, optionsName } from './kernelName.ts';
@@ -18,7 +18,7 @@ const packedRows = [1, Number.MAX_SAFE_INTEGER] as const;
 export function attentionModelSpecs({ target, models, dtypes, sharedPerBlock }: AotRequest): KernelSpec[] {
   const hopper = parseTarget(target).sm === 90;
   // Tiles are chosen by the shared memory of a block alone.
-  const limits = { numSms: 1, sharedPerBlock, sharedPerSm: sharedPerBlock };
+  const limits = { numSms: 1, sharedPerBlock, sharedPerSm: sharedPerBlock, l2Bytes: 0 };
   const variants = models.flatMap((model) => dtypes.flatMap((dtype) => modelVariants(model, dtype)));
   const distinct = [...new Map(variants.map((options) => [optionsName(options), options])).values()];
   return distinct.flatMap((options) => [
@@ -49,15 +49,20 @@ function prefillTiles(options: KernelOptions, limits: DeviceLimits, paged: boole
   return packedRows.map((rows) => choosePrefillTile(options, rows, limits, paged));
 }
 
+/** For few blocks, for so many that a multiprocessor holds them at once, and for more. */
+function decodeTiles(options: KernelOptions, limits: DeviceLimits): readonly DecodeTile[] {
+  const tiles = [1, 2, 3, 4, 5, 6, 7, 8, Number.MAX_SAFE_INTEGER].map((blocks) =>
+    chooseDecodeTile(options, limits, blocks),
+  );
+  return [...new Set(tiles)];
+}
+
 function pagedSpecs(plain: KernelOptions, limits: DeviceLimits): KernelSpec[] {
   const causal = { ...plain, maskMode: 'causal' } as const;
   // Without a mask: the levels of shared prefixes.
   const masks = plain.windowLeft < 0 && plain.logitsSoftCap === 0 ? [causal, plain] : [causal];
   return [
-    // For few blocks and for many.
-    ...[1, Number.MAX_SAFE_INTEGER].map((blocks) =>
-      batchDecodeSpec(plain, chooseDecodeTile(plain, limits, blocks), true),
-    ),
+    ...decodeTiles(plain, limits).map((tile) => batchDecodeSpec(plain, tile, true)),
     ...masks.flatMap((o) => prefillTiles(o, limits, true).map((tile) => batchPrefillSpec(o, tile, true))),
     batchMergeSpec(plain),
   ];

@@ -7,7 +7,15 @@ import { currentStream } from '../runtime/stream.ts';
 import { empty } from '../tensor/create.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import type { BufferLayout, PlannedKernels } from './batchCall.ts';
-import { type BatchCut, type BatchRequests, itemWords, mergeElements, recordWords, writePlan } from './batchPlan.ts';
+import {
+  type BatchCut,
+  type BatchRequests,
+  type BatchShape,
+  mergeElements,
+  wordsOfItem,
+  wordsOfRecord,
+  writePlan,
+} from './batchPlan.ts';
 
 /** What a wrapper in graph mode was made for. */
 export interface PlanMaxima {
@@ -49,12 +57,13 @@ export class PlanBuffer {
     batchSize: number,
     numPages: number,
   ): BufferLayout {
-    if (cut === undefined || kernels === undefined) return layoutOf(0, 0, 0, numPages, 0, 0);
+    if (cut === undefined || kernels === undefined) return layoutOf(prefillWords, 0, 0, 0, numPages, 0, 0);
     const { maxima } = this;
-    if (maxima === undefined) {
-      return layoutOf(cut.numItems, cut.numMergeItems, batchSize, numPages, cut.partialRows, cut.numCounters);
-    }
     const { shape } = kernels;
+    if (maxima === undefined) {
+      const { numItems, numMergeItems, partialRows, numCounters } = cut;
+      return layoutOf(shape, numItems, numMergeItems, batchSize, numPages, partialRows, numCounters);
+    }
     const heads = shape.numKvHeads;
     const group = shape.numQoHeads / heads;
     const uncut = maxima.batchSize + Math.ceil((maxima.numTokens * group) / shape.tileRows);
@@ -73,7 +82,7 @@ export class PlanBuffer {
       );
     }
     const states = shape.neverSplits === true ? 0 : items * heads;
-    return layoutOf(items, merges, maxima.batchSize, maxima.numPages, states * shape.tileRows, states);
+    return layoutOf(shape, items, merges, maxima.batchSize, maxima.numPages, states * shape.tileRows, states);
   }
 
   /** One copy of the whole plan, in stream order. */
@@ -87,7 +96,7 @@ export class PlanBuffer {
   ): void {
     this.reserve(caller, layout, kernels);
     if (staging.length < layout.words) staging = new Int32Array(layout.words * 2);
-    if (cut !== undefined) writePlan(staging, layout, cut, requests, kernels!.shape);
+    if (cut !== undefined) writePlan(staging, layout, cut, requests, kernels!.shape, pages);
     staging.set(pages, layout.pages);
     const index = deviceIndex(this.device);
     const bytes = new Uint8Array(staging.buffer, 0, (layout.pages + pages.length) * 4);
@@ -115,15 +124,35 @@ function changedShape(caller: string): InvalidArgumentError {
   );
 }
 
+/** Of a plan without kernels. */
+const prefillWords = { mergesInPlace: false } as const;
+
+/** Blocks along the y or z of a grid. */
+const maxGridYZ = 65535;
+
+/** Items, with those that make them whole rows of a grid: see {@link itemGrid}. */
+function paddedItems(numItems: number): number {
+  const layers = Math.max(1, Math.ceil(numItems / maxGridYZ));
+  return Math.ceil(numItems / layers) * layers;
+}
+
+/** The grid's y and z for the items of a layout. */
+export function itemGrid(items: number): [y: number, z: number] {
+  const layers = Math.max(1, Math.ceil(items / maxGridYZ));
+  return [items / layers, layers];
+}
+
 function layoutOf(
-  items: number,
+  shape: Pick<BatchShape, 'mergesInPlace'>,
+  numItems: number,
   mergeItems: number,
   batchSize: number,
   numPages: number,
   partialRows: number,
   counters: number,
 ): BufferLayout {
-  const records = (items + mergeItems) * itemWords;
-  const pages = records + batchSize * recordWords;
+  const items = paddedItems(numItems);
+  const records = items * wordsOfItem(shape) + mergeItems * wordsOfItem(prefillWords);
+  const pages = records + batchSize * wordsOfRecord(shape);
   return { items, mergeItems, records, pages, words: pages + numPages, partialRows, counters };
 }

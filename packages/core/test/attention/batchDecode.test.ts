@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the decode wrapper has of its own: several query tokens a request, the choice of template, caches of any strides.
+// What the decode wrapper has of its own: several query tokens a request, the choice of template, caches of any strides,
+// batches of any size.
 import { describe, expect, it } from 'vitest';
 import * as flashinfer from '../../src/index.ts';
 import { onCuda, testDevice } from '../device.ts';
@@ -180,5 +181,45 @@ describe('strided caches', () => {
       expect(kView.strides).not.toEqual(vView.strides);
       return [kView, vView];
     });
+  });
+});
+
+describe('batches of more requests than a grid has rows', () => {
+  const batchSize = 66_000;
+
+  // One key a request: the output is its value.
+  it('decode', () => {
+    const wrapper = kept(new flashinfer.BatchDecodeWithPagedKVCacheWrapper({ device: testDevice }));
+    const pagedKvIndptr = Int32Array.from({ length: batchSize + 1 }, (_, i) => i);
+    const pagedKvIndices = Int32Array.from({ length: batchSize }, (_, i) => (i * 7) % batchSize);
+    const pagedKvLastPageLen = new Int32Array(batchSize).fill(1);
+    const shape = { pageSize: 1, numQoHeads: 1, numKvHeads: 1, headDimQk: 64 };
+    wrapper.plan({ pagedKvIndptr, pagedKvIndices, pagedKvLastPageLen, ...shape });
+    const cache = kept(flashinfer.randn([batchSize, 2, 1, 1, 64], { dtype: 'float16', device: testDevice }));
+    const q = kept(flashinfer.zeros([batchSize, 1, 64], { dtype: 'float16', device: testDevice }));
+    const got = kept(wrapper.run(q, cache)).toArraySync() as Float32Array;
+    const values = cache.select(1, 1).contiguous().toArraySync() as Float32Array;
+    for (let r = 0; r < batchSize; r += r < 65_500 ? 97 : 1) {
+      const page = pagedKvIndices[r]!;
+      expect(got.subarray(r * 64, r * 64 + 64)).toEqual(values.subarray(page * 64, page * 64 + 64));
+    }
+  });
+
+  it('ragged prefill, with more rows than the decode tile', () => {
+    const fa2 = onCuda ? ({ backend: 'fa2' } as const) : {};
+    const wrapper = kept(new flashinfer.BatchPrefillWithRaggedKVCacheWrapper({ device: testDevice, ...fa2 }));
+    const indptr = Int32Array.from({ length: batchSize + 1 }, (_, i) => i);
+    wrapper.plan({ qoIndptr: indptr, kvIndptr: indptr, numQoHeads: 17, numKvHeads: 1, headDimQk: 64 });
+    const make = (heads: number) =>
+      kept(flashinfer.randn([batchSize, heads, 64], { dtype: 'float16', device: testDevice }));
+    const [q, k, v] = [make(17), make(1), make(1)];
+    const out = kept(wrapper.run(q, k, v));
+    const first = 65_400;
+    const got = out.slice(0, first, batchSize).contiguous().toArraySync() as Float32Array;
+    const values = v.slice(0, first, batchSize).contiguous().toArraySync() as Float32Array;
+    for (let row = 0; row < (batchSize - first) * 17; ++row) {
+      const value = Math.floor(row / 17) * 64;
+      expect(got.subarray(row * 64, row * 64 + 64)).toEqual(values.subarray(value, value + 64));
+    }
   });
 });

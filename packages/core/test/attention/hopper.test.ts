@@ -21,7 +21,7 @@ import { poisoned, runCase } from './attentionCase.ts';
 import { type BatchCase, expectBatch, indptr, kept, makeInputs, planOptions } from './batchCase.ts';
 
 const hopper = onCuda && smArch(0) === 90;
-const h200: DeviceLimits = { numSms: 132, sharedPerBlock: 232_448, sharedPerSm: 233_472 };
+const h200: DeviceLimits = { numSms: 132, sharedPerBlock: 232_448, sharedPerSm: 233_472, l2Bytes: 50 << 20 };
 const plain: KernelOptions = {
   qDtype: 'bfloat16',
   kvDtype: 'bfloat16',

@@ -9,9 +9,9 @@ import { choosePrefillTile, planPrefill, prefillSharedBytes, prefillSpec } from 
 import type { AttentionRequest } from '../../src/attention/request.ts';
 import { firstVisibleKey, splitKv } from '../../src/attention/splitKv.ts';
 
-const h200: DeviceLimits = { numSms: 132, sharedPerBlock: 232_448, sharedPerSm: 233_472 };
-const ada: DeviceLimits = { numSms: 128, sharedPerBlock: 101_376, sharedPerSm: 102_400 };
-const turing: DeviceLimits = { numSms: 40, sharedPerBlock: 65_536, sharedPerSm: 65_536 };
+const h200: DeviceLimits = { numSms: 132, sharedPerBlock: 232_448, sharedPerSm: 233_472, l2Bytes: 50 << 20 };
+const ada: DeviceLimits = { numSms: 128, sharedPerBlock: 101_376, sharedPerSm: 102_400, l2Bytes: 72 << 20 };
+const turing: DeviceLimits = { numSms: 40, sharedPerBlock: 65_536, sharedPerSm: 65_536, l2Bytes: 4 << 20 };
 
 const plain: KernelOptions = {
   qDtype: 'bfloat16',
@@ -111,6 +111,14 @@ describe('chooseDecodeTile', () => {
     expect(2 * shared(h200, 133)).toBeLessThan(h200.sharedPerSm);
     expect(2 * shared(h200, 132)).toBeGreaterThan(h200.sharedPerSm);
     expect(chooseDecodeTile(plain, ada, 10_000)).toEqual(chooseDecodeTile(plain, ada));
+  });
+
+  it('takes smaller blocks where the GPU then holds all at once', () => {
+    const [at264, at265, at528, at529] = [264, 265, 528, 529].map((blocks) => chooseDecodeTile(plain, h200, blocks));
+    expect(at265).toEqual({ warps: 2, kvTile: 16, stages: 3 });
+    expect(at528).toEqual(at265);
+    expect(at529).toEqual({ warps: 4, kvTile: 16, stages: 3 });
+    expect(at264).toEqual(at529);
   });
 });
 
