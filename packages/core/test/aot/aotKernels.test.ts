@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { allTargets, representativeSpecs } from '../../src/aot.ts';
+import { allTargets, namedTarget, prebuiltArchs, representativeSpecs } from '../../src/aot.ts';
 import { aotKernels } from '../../src/aotKernels.ts';
 import { modelShapes, sharedPerBlock } from '../../src/jit/aotRequest.ts';
 import { checkSpec } from '../../src/jit/spec.ts';
 import { kernelFamilies } from '../../src/kernelFamilies.ts';
+import { packageRoot } from '../../src/packageRoot.ts';
 import { testDevice } from '../device.ts';
 
 describe('aotKernels', () => {
@@ -70,5 +73,11 @@ describe('aotKernels', () => {
 
   it.runIf(testDevice === 'cpu')('needs an architecture where there is no GPU', () => {
     expect(() => aotKernels()).toThrow(/pass \{ arch: '9.0a' \}/);
+  });
+
+  it('is built for the same architectures by the release workflow', () => {
+    const workflow = readFileSync(join(packageRoot(), '../../.github/workflows/packages.yml'), 'utf8');
+    const archs = /arch: \[(.*)\]/.exec(workflow)?.[1]?.match(/[\d.]+a?/g) ?? [];
+    expect(archs.map(namedTarget)).toEqual(prebuiltArchs.map(namedTarget));
   });
 });
