@@ -56,7 +56,8 @@ function elfProblems(file, cpu, glibc) {
     const limit = newest[family];
     if (limit !== undefined && compare(number, limit) <= 0) continue;
     const symbols = matches(text, new RegExp(`UND (\\S+)@${version.replaceAll('.', '\\.')}`, 'g')).slice(0, 8);
-    problems.push(`it needs ${version} (${symbols.join(', ')}); expected ${family}_${limit ?? 'linked in'} or older`);
+    const expected = limit === undefined ? `no version of ${family}` : `${family}_${limit} or older`;
+    problems.push(`it needs ${version} (${symbols.join(', ')}); expected ${expected}`);
   }
   return problems;
 }

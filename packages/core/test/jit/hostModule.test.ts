@@ -179,7 +179,7 @@ describe('finding a C++ compiler', () => {
       'ERR_FLASHINFER_COMPILER_NOT_FOUND',
       'variant Capped',
       'CXX',
-      '/nonexistent/bin',
+      join('/nonexistent', 'bin'),
       'apt install g++',
     );
   });
