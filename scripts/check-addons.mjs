@@ -8,7 +8,7 @@ import { crossBuilds } from './platforms.mjs';
 import { root } from './repository.mjs';
 
 /** Loading, and kernels of every kind of the cpu device: a minute in an emulator. */
-const tests = ['native/load', 'native/fileLock', 'norm/norm.test', 'activation/actAndMul', 'attention/attentionErrors'];
+const tests = ['native/fileLock', 'norm/norm.test', 'activation/actAndMul', 'attention/attentionErrors'];
 const required = process.argv.includes('--required');
 
 /** @param {string[]} programs */
