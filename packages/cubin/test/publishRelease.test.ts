@@ -80,7 +80,12 @@ async function publish(from: string, tag: string): Promise<{ code: number; outpu
   const address = `127.0.0.1:${(server.address() as AddressInfo).port}`;
   writeFileSync(join(folder, 'npmrc'), `registry=http://${address}/\n//${address}/:_authToken=none\n`);
   const child = spawn(process.execPath, [script, '--release', from, '--tag', tag], {
-    env: { ...process.env, npm_config_userconfig: join(folder, 'npmrc'), npm_config_registry: `http://${address}/` },
+    env: {
+      ...process.env,
+      NO_PROXY: '127.0.0.1',
+      npm_config_userconfig: join(folder, 'npmrc'),
+      npm_config_registry: `http://${address}/`,
+    },
   });
   let output = '';
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => (output += chunk));
