@@ -41,7 +41,6 @@ __device__ int top_k_of(const Params& params, int row_index) {
   return k < params.vocab && k > 0 ? k : 0;
 }
 
-/** Largest key of the row, and a bound of the k-th largest where that leaves few enough to list them. */
 /** Lists what may be among the k largest elements, where peak() found a bound of them; false where they are too many. */
 template <class RowType, class Group>
 __device__ bool list_top_k(const RowType& row, Group& group, const RowPeak& peak, Candidates& candidates) {

@@ -138,7 +138,8 @@ export class SamplingRun {
     const { deviceIndex } = x;
     const vocab = x.shape[1]!;
     const device = deviceProperties(deviceIndex);
-    const selects = (this.filters & (samplingFilters.topK | samplingFilters.topP)) !== 0;
+    const thresholds = samplingFilters.topK | samplingFilters.topP;
+    const selects = kind === 'renormProbs' || kind === 'maskLogits' || (this.filters & thresholds) !== 0;
     const plan = planSampling(vocab, rows, selects, {
       clusters: device.major >= 9,
       sharedPerBlock: device.sharedMemPerBlockOptin,
