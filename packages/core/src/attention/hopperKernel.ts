@@ -66,7 +66,9 @@ type TileOptions = Pick<KernelOptions, 'headDim' | 'maskMode' | 'logitsSoftCap' 
  * it again.
  */
 export function chooseHopperTile(o: TileOptions, keys: number): HopperTile {
-  if (o.headDim === 64) return { warpgroups: 3, kvTile: 128, stages: 2 };
+  if (o.headDim === 64) {
+    return keys > 2048 ? { warpgroups: 3, kvTile: 128, stages: 2 } : { warpgroups: 2, kvTile: 128, stages: 3 };
+  }
   if (o.headDim === 256) return { warpgroups: 2, kvTile: 80, stages: 2 };
   if (o.headDim === 192) return { warpgroups: 2, kvTile: 128, stages: 2 };
   // Transformed logits need registers that 176 keys leave none of.
