@@ -42,7 +42,7 @@ const localMemoryLimit = new Map([
   ['sample_logits_f32_v4_plain_t1024', 64],
   ['softmax_f32_v4_plain_t256', 48],
   ['softmax_f32_v4_plain_t1024', 48],
-  ['renorm_probs_f32_v4', 128],
+  ['renorm_probs_f32_v4', 160],
   ['renorm_probs_f32_v4_l2', 64],
   ['renorm_probs_f32_v1_l2', 48],
   ['mask_logits_f32_v4', 96],

@@ -38,7 +38,10 @@ function prefillCase(shape: Shape): DeviceCase {
     name: `batch_${family}/b${batchSize}_l${length}_h${numQoHeads}k${numKvHeads}_d${dims}_bf16${pages}_${mask}`,
     params: { ...shape, dtype: 'bfloat16' },
     devices: ['cuda'],
-    anchor: `${family}_B${batchSize}_L${length}_${heads}_D${dims}${pages}_${mask}`,
+    // No peer was measured with 192 and 128.
+    ...(headDimVo === headDim && {
+      anchor: `${family}_B${batchSize}_L${length}_${heads}_D${headDim}${pages}_${mask}`,
+    }),
     kind: 'device',
     bytes: keyValueBytes(params),
     flops: batchFlops(params, causal),

@@ -66,7 +66,7 @@ function samplingCase(name: string, operation: Operation, batch: number): Device
     name: `sampling/${name}_${batch}x${vocab}_f32`,
     params: { batch, vocab, dtype: 'float32' },
     devices: ['cpu', 'cuda'],
-    anchor: `${name}_B${batch}_V${vocab}`,
+    ...(!name.startsWith('logits_pipe') && { anchor: `${name}_B${batch}_V${vocab}` }),
     bytes: batch * vocab * 4 * (operation.writesRows ? 2 : 1),
     flops: 0,
     setup({ device }, rotations) {
