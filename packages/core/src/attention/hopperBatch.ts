@@ -70,7 +70,7 @@ function fillsGpu(
 ): boolean {
   const { numQoHeads, numKvHeads } = attention;
   const group = numQoHeads / numKvHeads;
-  const rows = chooseHopperTile(attention, 0).warpgroups * hopperWarpgroupRows(group);
+  const rows = chooseHopperTile(attention, expectedKeys(requests, maxima)).warpgroups * hopperWarpgroupRows(group);
   let tiles = 0;
   let packed = 0;
   if (maxima === undefined) {
@@ -92,8 +92,7 @@ export function hopperKernels(
   limits: DeviceLimits,
 ): PlannedKernels {
   const { headDim, numQoHeads, numKvHeads, pageSize, windowLeft } = attention;
-  const keys = maxima === undefined ? longest(requests) : 0;
-  const wanted = chooseHopperTile(attention, keys);
+  const wanted = chooseHopperTile(attention, expectedKeys(requests, maxima));
   const tile = pageSize === 0 ? wanted : hopperPagedTile(wanted, headDim, pageSize);
   const kv: HopperKv = pageSize === 0 ? 'rows' : pagesFit(pageSize, tile.kvTile) ? 'pages' : 'gather';
   const group = numQoHeads / numKvHeads;
@@ -117,6 +116,14 @@ export function hopperKernels(
     },
     hopper: { kv, kvTile: tile.kvTile, warpgroupRows, headSection: hopperHeadSection(attention, longest(requests)) },
   };
+}
+
+/**
+ * Keys of a request that the tile is chosen for. All plans of a graph must get the same tile, so there the maxima decide:
+ * the queries of a request when the graph is full, which in prefill is about the number of its keys.
+ */
+function expectedKeys(requests: BatchRequests, maxima: PlanMaxima | undefined): number {
+  return maxima === undefined ? longest(requests) : maxima.numTokens / Math.max(1, maxima.batchSize);
 }
 
 function longest({ kvLen, batchSize }: BatchRequests): number {

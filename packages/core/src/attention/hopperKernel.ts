@@ -62,8 +62,8 @@ export function hopperSharedBytes(o: Pick<KernelOptions, 'headDim'>, tile: Hoppe
 type TileOptions = Pick<KernelOptions, 'headDim' | 'maskMode' | 'logitsSoftCap' | 'posEncodingMode' | 'variant'>;
 
 /**
- * The tile for requests of so many keys. docs/fa3.md has what was tried; `node packages/bench/dist/main.js 'batch_*'` runs
- * it again.
+ * The tile for requests of so many keys. docs/fa3.md has what was tried; `node packages/bench/dist/main.js 'batch_*'`
+ * measures the choice.
  */
 export function chooseHopperTile(o: TileOptions, keys: number): HopperTile {
   if (o.headDim === 64) {

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the fa3 template adds: its choice, its tiles, and its kernel where there is a Hopper GPU.
 import { describe, expect, it } from 'vitest';
+import type { PlannedAttention } from '../../src/attention/batchCall.ts';
 import type { DeviceLimits } from '../../src/attention/deviceLimits.ts';
+import { hopperKernels } from '../../src/attention/hopperBatch.ts';
 import {
   chooseHopperTile,
   hopperHeadSection,
@@ -63,6 +65,25 @@ describe('tiles of the fa3 template', () => {
     expect(hopperHeadSection({ headDim: 128, numKvHeads: 32 }, 16_384)).toBe(2);
     expect(hopperHeadSection({ headDim: 128, numKvHeads: 32 }, 100)).toBe(32);
     expect(hopperHeadSection({ headDim: 128, numKvHeads: 32 }, 10_000_000)).toBe(1);
+  });
+
+  it.each([
+    [1, 16_384, 192],
+    [1, 2048, 128],
+    [16, 1024, 128],
+    [64, 16_384, 128],
+  ])("are those of the maxima's lengths in a graph: %i requests, %i tokens", (batchSize, numTokens, tileRows) => {
+    const attention = { ...plain, headDim: 64, maskMode: 'causal', numQoHeads: 8, numKvHeads: 8, pageSize: 0 };
+    // The plan itself says otherwise: another plan of the graph may.
+    for (const length of [1, 100_000]) {
+      const one = Int32Array.of(length);
+      const zero = Int32Array.of(0);
+      const requests = { batchSize: 1, qoBegin: zero, qoLen: one, kvStart: zero, kvLen: one };
+      const maxima = { batchSize, numPages: 0, numTokens };
+      const planned = (given?: typeof maxima) => hopperKernels(attention as PlannedAttention, requests, given, h200);
+      expect(planned(maxima).shape.tileRows).toBe(tileRows);
+      expect(planned().shape.tileRows).toBe(length > 2048 ? 192 : 128);
+    }
   });
 
   it('are part of the name, and only sm_90a compiles them', () => {
