@@ -13,8 +13,8 @@
 namespace flashinfer {
 
 /**
- * kVec: 4 where rows are aligned to four elements and as long, else 1. kShared: segments fit shared memory. kDifference: of two rows.
- * kSelects: thresholds are looked for.
+ * kVec: 4 where rows are aligned to four elements and as long, else 1. kShared: segments fit shared memory. kSelects:
+ * thresholds are looked for. kDifference: of two rows.
  */
 template <class T_, int kVec_, bool kShared_, int kThreads_, bool kSelects_, bool kDifference_ = false>
 struct RowConfig {
@@ -45,7 +45,7 @@ class Row {
   using T = typename Config::T;
   using Group = GroupFor<Config>;
 
-  /** `segment`: elements a warp, a multiple of 128, and kHeld of them or more. */
+  /** `segment`: elements a warp, a multiple of 128, and 128 * kHeld or more. */
   __device__ Row(Group& group, const T* data, int length, int segment)
       : group_(group),
         data_(data),

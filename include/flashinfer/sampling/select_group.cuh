@@ -162,7 +162,10 @@ class SelectGroup : public RowGroup<kThreads, SelectShared<kThreads>> {
                                               : settle_many(candidates, low, high, target, weight);
   }
 
-  /** Writes the index of the candidate whose share of the sum of weights, in the order of indices, holds `point`. */
+  /**
+   * Writes the index of the candidate whose share of the sum of weights, in the order of indices, holds `point`. Leaves
+   * the list unfit for more.
+   */
   __device__ void draw(const Candidates& candidates, uint64_t weight, uint64_t point, int* token) {
     if (rank_ != 0) return;
     auto* weights = scratch<uint64_t>();
