@@ -205,6 +205,75 @@ FLASHINFER_WGMMA(bfloat16_t, "bf16.bf16", 256,
                  FLASHINFER_D8(d, 80), FLASHINFER_D8(d, 88), FLASHINFER_D8(d, 96), FLASHINFER_D8(d, 104),
                  FLASHINFER_D8(d, 112), FLASHINFER_D8(d, 120))
 
+/**
+ * float8_e4m3fn, 64 rows by N columns by 32: there is no transposed operand of 8-bit elements, so B is K-major in both forms.
+ * Operand A in registers: word i of a thread is row 16 * w + g + 8 * (i & 1), columns 16 * (i >> 1) + 4 * t ... + 3.
+ */
+#define FLASHINFER_WGMMA_FP8(N, REGISTERS, I0, I1, I2, I3, I4, ...)                                                 \
+  template <>                                                                                                       \
+  struct Wgmma<fp8_e4m3_t, N> {                                                                                     \
+    static __device__ __forceinline__ void shared_a(float (&d)[N / 2], uint64_t a, uint64_t b, bool accumulate) {   \
+      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " I2                                                           \
+                   ", 0;\n"                                                                                         \
+                   "wgmma.mma_async.sync.aligned.m64n" #N "k32.f32.e4m3.e4m3 {" REGISTERS "}, " I0 ", " I1          \
+                   ", p, 1, 1;\n}\n"                                                                                \
+                   : __VA_ARGS__                                                                                    \
+                   : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)));                                            \
+    }                                                                                                               \
+    static __device__ __forceinline__ void registers_a(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b) {     \
+      asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k32.f32.e4m3.e4m3 {" REGISTERS "}, {" I0 ", " I1 ", " I2 \
+                   ", " I3 "}, " I4 ", 1, 1, 1;\n"                                                                  \
+                   : __VA_ARGS__                                                                                    \
+                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                                           \
+    }                                                                                                               \
+  };
+
+FLASHINFER_WGMMA_FP8(96,
+                     FLASHINFER_R0 ", " FLASHINFER_R1 ", " FLASHINFER_R2 ", " FLASHINFER_R3 ", " FLASHINFER_R4
+                                   ", " FLASHINFER_R5,
+                     "%48", "%49", "%50", "%51", "%52", FLASHINFER_D8(d, 0), FLASHINFER_D8(d, 8), FLASHINFER_D8(d, 16),
+                     FLASHINFER_D8(d, 24), FLASHINFER_D8(d, 32), FLASHINFER_D8(d, 40))
+FLASHINFER_WGMMA_FP8(128,
+                     FLASHINFER_R0 ", " FLASHINFER_R1 ", " FLASHINFER_R2 ", " FLASHINFER_R3 ", " FLASHINFER_R4
+                                   ", " FLASHINFER_R5 ", " FLASHINFER_R6 ", " FLASHINFER_R7,
+                     "%64", "%65", "%66", "%67", "%68", FLASHINFER_D8(d, 0), FLASHINFER_D8(d, 8), FLASHINFER_D8(d, 16),
+                     FLASHINFER_D8(d, 24), FLASHINFER_D8(d, 32), FLASHINFER_D8(d, 40), FLASHINFER_D8(d, 48),
+                     FLASHINFER_D8(d, 56))
+FLASHINFER_WGMMA_FP8(160,
+                     FLASHINFER_R0 ", " FLASHINFER_R1 ", " FLASHINFER_R2 ", " FLASHINFER_R3 ", " FLASHINFER_R4
+                                   ", " FLASHINFER_R5 ", " FLASHINFER_R6 ", " FLASHINFER_R7 ", " FLASHINFER_R8
+                                   ", " FLASHINFER_R9,
+                     "%80", "%81", "%82", "%83", "%84", FLASHINFER_D8(d, 0), FLASHINFER_D8(d, 8), FLASHINFER_D8(d, 16),
+                     FLASHINFER_D8(d, 24), FLASHINFER_D8(d, 32), FLASHINFER_D8(d, 40), FLASHINFER_D8(d, 48),
+                     FLASHINFER_D8(d, 56), FLASHINFER_D8(d, 64), FLASHINFER_D8(d, 72))
+FLASHINFER_WGMMA_FP8(192,
+                     FLASHINFER_R0 ", " FLASHINFER_R1 ", " FLASHINFER_R2 ", " FLASHINFER_R3 ", " FLASHINFER_R4
+                                   ", " FLASHINFER_R5 ", " FLASHINFER_R6 ", " FLASHINFER_R7 ", " FLASHINFER_R8
+                                   ", " FLASHINFER_R9 ", " FLASHINFER_R10 ", " FLASHINFER_R11,
+                     "%96", "%97", "%98", "%99", "%100", FLASHINFER_D8(d, 0), FLASHINFER_D8(d, 8), FLASHINFER_D8(d, 16),
+                     FLASHINFER_D8(d, 24), FLASHINFER_D8(d, 32), FLASHINFER_D8(d, 40), FLASHINFER_D8(d, 48),
+                     FLASHINFER_D8(d, 56), FLASHINFER_D8(d, 64), FLASHINFER_D8(d, 72), FLASHINFER_D8(d, 80),
+                     FLASHINFER_D8(d, 88))
+FLASHINFER_WGMMA_FP8(224,
+                     FLASHINFER_R0 ", " FLASHINFER_R1 ", " FLASHINFER_R2 ", " FLASHINFER_R3 ", " FLASHINFER_R4
+                                   ", " FLASHINFER_R5 ", " FLASHINFER_R6 ", " FLASHINFER_R7 ", " FLASHINFER_R8
+                                   ", " FLASHINFER_R9 ", " FLASHINFER_R10 ", " FLASHINFER_R11 ", " FLASHINFER_R12
+                                   ", " FLASHINFER_R13,
+                     "%112", "%113", "%114", "%115", "%116", FLASHINFER_D8(d, 0), FLASHINFER_D8(d, 8),
+                     FLASHINFER_D8(d, 16), FLASHINFER_D8(d, 24), FLASHINFER_D8(d, 32), FLASHINFER_D8(d, 40),
+                     FLASHINFER_D8(d, 48), FLASHINFER_D8(d, 56), FLASHINFER_D8(d, 64), FLASHINFER_D8(d, 72),
+                     FLASHINFER_D8(d, 80), FLASHINFER_D8(d, 88), FLASHINFER_D8(d, 96), FLASHINFER_D8(d, 104))
+FLASHINFER_WGMMA_FP8(256,
+                     FLASHINFER_R0 ", " FLASHINFER_R1 ", " FLASHINFER_R2 ", " FLASHINFER_R3 ", " FLASHINFER_R4
+                                   ", " FLASHINFER_R5 ", " FLASHINFER_R6 ", " FLASHINFER_R7 ", " FLASHINFER_R8
+                                   ", " FLASHINFER_R9 ", " FLASHINFER_R10 ", " FLASHINFER_R11 ", " FLASHINFER_R12
+                                   ", " FLASHINFER_R13 ", " FLASHINFER_R14 ", " FLASHINFER_R15,
+                     "%128", "%129", "%130", "%131", "%132", FLASHINFER_D8(d, 0), FLASHINFER_D8(d, 8),
+                     FLASHINFER_D8(d, 16), FLASHINFER_D8(d, 24), FLASHINFER_D8(d, 32), FLASHINFER_D8(d, 40),
+                     FLASHINFER_D8(d, 48), FLASHINFER_D8(d, 56), FLASHINFER_D8(d, 64), FLASHINFER_D8(d, 72),
+                     FLASHINFER_D8(d, 80), FLASHINFER_D8(d, 88), FLASHINFER_D8(d, 96), FLASHINFER_D8(d, 104),
+                     FLASHINFER_D8(d, 112), FLASHINFER_D8(d, 120))
+
 #undef FLASHINFER_R0
 #undef FLASHINFER_R1
 #undef FLASHINFER_R2
@@ -223,5 +292,6 @@ FLASHINFER_WGMMA(bfloat16_t, "bf16.bf16", 256,
 #undef FLASHINFER_R15
 #undef FLASHINFER_D8
 #undef FLASHINFER_WGMMA
+#undef FLASHINFER_WGMMA_FP8
 
 }  // namespace flashinfer

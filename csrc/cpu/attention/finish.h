@@ -62,6 +62,7 @@ inline void FinishRow(const AttentionParams& params, int32_t kvHead, int64_t row
   // A NaN sum is no row without keys.
   const float share = params.sinks == nullptr ? 1.0f : Exp2Scalar(max - total.max);
   float factor = sum == 0.0f ? 0.0f : share * params.vScale / total.sum;
+  if (params.vScales != nullptr) factor *= params.vScales[kvHead];
   const bool transforms = params.variant != nullptr && params.variant->transform_output != nullptr;
   const bool wantsLse = transforms || params.lse != nullptr;
   const float lse = !wantsLse ? 0.0f : total.sum == 0.0f ? -kInfinity : total.max + log2f(total.sum);

@@ -51,6 +51,10 @@ struct AttentionParams {
   float logitsSoftCap;
   float smScale;
   float vScale;
+  /** Factors a query head of its queries, and a kv head of its keys and values; null: 1. */
+  const float* qScales;
+  const float* kScales;
+  const float* vScales;
   /** Multiplies the base-2 lse. */
   float lseFactor;
   /** ROPE_LLAMA: cos [headDimQk / 2] then sin [headDimQk / 2] for every position from ropeBegin to kvLen. */

@@ -41,7 +41,7 @@ class Args {
 void CheckMemorySafety(const AttentionParams& p) {
   const auto badDim = [](int32_t dim) { return dim <= 0 || dim > kMaxHeadDim || dim % 8 != 0; };
   const bool ok = !badDim(p.headDimQk) && !badDim(p.headDimVo) && p.qoLen >= 0 && p.kvLen >= 0 && p.numKvHeads > 0 &&
-                  p.numQoHeads % p.numKvHeads == 0 && p.qDtype <= DType::kFloat32 && p.outDtype <= DType::kFloat32 &&
+                  p.numQoHeads % p.numKvHeads == 0 && p.qDtype <= DType::kFloat8E4M3 && p.outDtype <= DType::kFloat32 &&
                   p.kvDtype <= DType::kFloat8E5M2 && (p.maskMode != MaskMode::kCustom || p.customMask != nullptr) &&
                   (p.posEncodingMode != PosEncodingMode::kAlibi || p.alibiSlopes != nullptr) &&
                   (p.k.pages == nullptr || p.k.pageSize > 0);
@@ -93,6 +93,11 @@ void Attention(CpuState& state, JsValue object) {
   p.logitsSoftCap = static_cast<float>(args.Number("logitsSoftCap"));
   p.smScale = static_cast<float>(args.Number("smScale"));
   p.vScale = static_cast<float>(args.Number("vScale"));
+  if (args.Has("qScales")) {
+    p.qScales = args.Pointer<const float>("qScales");
+    p.kScales = args.Pointer<const float>("kScales");
+    p.vScales = args.Pointer<const float>("vScales");
+  }
   p.lseFactor = static_cast<float>(args.Number("lseFactor"));
   if (args.Has("variant")) {
     p.variant = args.Pointer<const VariantTable>("variant");

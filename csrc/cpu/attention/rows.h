@@ -149,10 +149,15 @@ inline void ConvertRows(const AttentionParams& params, int64_t ropeFrom, int cou
 inline void LoadQueryRow(const AttentionParams& params, int32_t kvHead, int64_t row, float* dst) {
   const int64_t i = row / params.groupSize;
   const int64_t head = static_cast<int64_t>(kvHead) * params.groupSize + row % params.groupSize;
-  const int64_t elementBytes = params.qDtype == DType::kFloat32 ? 4 : 2;
+  const int64_t elementBytes = params.qDtype == DType::kFloat32 ? 4 : params.qDtype == DType::kFloat8E4M3 ? 1 : 2;
   const uint8_t* src =
       static_cast<const uint8_t*>(params.q) + (i * params.qStrideN + head * params.qStrideH) * elementBytes;
   ConvertRow(params.qDtype, src, dst, params.headDimQk);
+  if (params.qScales != nullptr || params.kScales != nullptr) {
+    const float scale = (params.qScales == nullptr ? 1.0f : params.qScales[head]) *
+                        (params.kScales == nullptr ? 1.0f : params.kScales[kvHead]);
+    for (int d = 0; d < params.headDimQk; ++d) dst[d] *= scale;
+  }
   if (params.posEncodingMode == PosEncodingMode::kRopeLlama) {
     RotateRow(params, i + params.kvLen - params.qoLen, dst);
   }

@@ -5,8 +5,13 @@ import type { CpuAttentionArgs } from '../native/binding.ts';
 import { native } from '../native/load.ts';
 import { dtypes } from '../tensor/dtype.ts';
 import { alibiSlopes } from './alibi.ts';
+import type { HeadScales } from './headScales.ts';
 import { cpuVariantArgs } from './hostVariant.ts';
 import { type AttentionRequest, headDimVoOf, maskModes, posEncodingCodes } from './request.ts';
+
+function headScaleArgs({ q, k, v }: HeadScales): Pick<CpuAttentionArgs, 'qScales' | 'kScales' | 'vScales'> {
+  return { qScales: q?.ptr ?? 0, kScales: k?.ptr ?? 0, vScales: v?.ptr ?? 0 };
+}
 
 export function runOnCpu(request: AttentionRequest): void {
   const { q, k, v, out, lse, customMask, headDim } = request;
@@ -49,5 +54,6 @@ export function runOnCpu(request: AttentionRequest): void {
   if (request.variant !== undefined) {
     Object.assign(args, cpuVariantArgs(request.variant, request.variantArgs), { batchIdx: 0 });
   }
+  if (request.headScales !== undefined) Object.assign(args, headScaleArgs(request.headScales));
   native().cpu.attention(args);
 }

@@ -10,6 +10,7 @@ import { dtypes } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { decodeRows, decodeSpec, planDecode } from './decodeKernel.ts';
 import { deviceLimits } from './deviceLimits.ts';
+import { checkHopperFp8, launchHopperFp8 } from './hopperFp8.ts';
 import { launchHopper, singlePrefersHopper } from './hopperSingle.ts';
 import { mergeBlocks, mergeSpec, planPrefill, prefillSpec } from './prefillKernel.ts';
 import type { AttentionRequest } from './request.ts';
@@ -21,7 +22,8 @@ const maxGridYZ = 65535;
 
 export function runOnCuda(functionName: string, request: AttentionRequest): void {
   checkForCuda(functionName, request);
-  if (usesHopper(functionName, request)) launchHopper(request);
+  if (request.qDtype === 'float8_e4m3fn') launchHopperFp8(request);
+  else if (usesHopper(functionName, request)) launchHopper(request);
   else if (usesDecodeKernel(request)) launchDecode(request);
   else launchPrefill(request);
 }
@@ -101,6 +103,7 @@ function checkForCuda(functionName: string, r: AttentionRequest): void {
         "bfloat16 needs sm_80 or newer; convert with .to('float16')",
     );
   }
+  if (r.qDtype === 'float8_e4m3fn') checkHopperFp8(functionName, r);
   checkRows(functionName, 'q', r.q, r.qStrideN, r.qStrideH);
   checkRows(functionName, 'k', r.k, r.kStrideN, r.kStrideH);
   checkRows(functionName, 'v', r.v, r.vStrideN, r.vStrideH);

@@ -19,7 +19,7 @@ export type HopperKv = 'rows' | 'pages' | 'gather';
 const kvArguments: Record<HopperKv, string> = { rows: 'kRows', pages: 'kPages', gather: 'kGather' };
 
 /** Fields besides those of the fa2 kernels. The maps of keys and values are the queries' where none are used. */
-const hopperFields: readonly ParamField[] = [
+export const hopperFields: readonly ParamField[] = [
   { name: 'warpgroup_rows', type: 'i32' },
   { name: 'head_section', type: 'i32' },
   { name: 'num_items', type: 'i32' },

@@ -5,8 +5,8 @@ import type { DType } from '../tensor/dtype.ts';
 import { dtypes } from '../tensor/dtype.ts';
 import type { KvView } from './pagedKvCache.ts';
 
-/** CUtensorMapDataType. */
-const dataTypes: Partial<Record<DType, number>> = { float16: 6, bfloat16: 9 };
+/** CUtensorMapDataType; bytes have no type of their own for float8. */
+const dataTypes: Partial<Record<DType, number>> = { float16: 6, bfloat16: 9, float8_e4m3fn: 0 };
 const swizzle128 = 3;
 const promote128 = 2;
 
@@ -41,7 +41,9 @@ function encode({ dtype, address, dims, strides, box }: Box): Uint8Array {
 }
 
 /** Columns a box: 128 bytes, the swizzle's width. */
-const columns = 64;
+function columns(dtype: DType): number {
+  return 128 / dtypes[dtype].bytes;
+}
 
 /** Queries: a box is `tokens` tokens of a group's heads. */
 export function queryMap(
@@ -54,7 +56,7 @@ export function queryMap(
     address: q.ptr,
     dims: [shape.headDim, shape.heads, shape.tokens],
     strides: [stride(q.strideH, shape.headDim), stride(q.strideN, shape.headDim)],
-    box: [columns, box.heads, box.tokens],
+    box: [columns(shape.dtype), box.heads, box.tokens],
   });
 }
 
@@ -69,7 +71,7 @@ export function rowsMap(
     address: kv.ptr,
     dims: [shape.headDim, shape.rows, shape.heads],
     strides: [stride(kv.strideN, shape.headDim), stride(kv.strideH, shape.headDim)],
-    box: [columns, kvTile, 1],
+    box: [columns(shape.dtype), kvTile, 1],
   });
 }
 
@@ -90,7 +92,7 @@ export function pagesMap(
     address: kv.ptr,
     dims: [shape.headDim, shape.pageSize, shape.heads, shape.pages],
     strides: [kv.strideN, kv.strideH, kv.stridePage].map((each) => stride(each, shape.headDim)),
-    box: [columns, Math.min(shape.pageSize, kvTile), 1, 1],
+    box: [columns(shape.dtype), Math.min(shape.pageSize, kvTile), 1, 1],
   });
 }
 

@@ -3,7 +3,8 @@
 import { checkOptions } from '../check/options.ts';
 import { InvalidArgumentError, UnsupportedError } from '../errors.ts';
 import { type Device, deviceIndex, parseDevice, smArch } from '../runtime/device.ts';
-import type { Tensor } from '../tensor/tensor.ts';
+import type { DType } from '../tensor/dtype.ts';
+import { Tensor } from '../tensor/tensor.ts';
 import { AttentionVariant } from './variant.ts';
 import type { VariantParams } from './variantArgs.ts';
 
@@ -35,12 +36,12 @@ export interface AttentionOptions {
   ropeScale?: number;
   /** Base of the rotary frequencies, with ROPE_LLAMA. Default 10000. */
   ropeTheta?: number;
-  /** Calibration scale of q, folded into smScale. Default 1. */
-  qScale?: number;
-  /** Calibration scale of k, folded into smScale. Default 1. */
-  kScale?: number;
-  /** Calibration scale of v, multiplies the output. Default 1. */
-  vScale?: number;
+  /** Calibration scale of q. With float8 q in prefill also a float32 tensor `[numQoHeads]`. Default 1. */
+  qScale?: number | Tensor;
+  /** Calibration scale of k. With float8 q in prefill also a float32 tensor `[numKvHeads]`. Default 1. */
+  kScale?: number | Tensor;
+  /** Calibration scale of v. With float8 q in prefill also a float32 tensor `[numKvHeads]`. Default 1. */
+  vScale?: number | Tensor;
   /** Also return the log-sum-exp of the logits. Default false. */
   returnLse?: boolean;
   /** Base of the returned log-sum-exp: 2, as FlashInfer's and as `mergeState` expects, or e. Default `'2'`. */
@@ -68,6 +69,8 @@ export interface SingleDecodeOptions extends AttentionOptions {
 
 /** Options of `singlePrefillWithKVCache`. */
 export interface SinglePrefillOptions extends AttentionOptions {
+  /** With float8 q: dtype of a new output. Default: of `out`, or `'float16'`. */
+  outDtype?: 'float16' | 'bfloat16';
   /** Query i sees keys up to i + kvLen - qoLen. Default false. */
   causal?: boolean;
   /** bool `[qoLen, kvLen]`, true where a key is visible. Replaces `causal`. */
@@ -112,6 +115,7 @@ const shared: readonly (keyof AttentionOptions)[] = [
 export const decodeOptionNames: ReadonlySet<string> = new Set<keyof SingleDecodeOptions>([...shared, 'useTensorCores']);
 export const prefillOptionNames: ReadonlySet<string> = new Set<keyof SinglePrefillOptions>([
   ...shared,
+  'outDtype',
   'causal',
   'customMask',
   'packedCustomMask',
@@ -188,8 +192,8 @@ export function readNumbers(
   const kvLayout = oneOf(functionName, 'kvLayout', options.kvLayout, kvLayouts, 'ERR_FLASHINFER_INVALID_LAYOUT');
   const lseBase = oneOf(functionName, 'lseBase', options.lseBase, lseBases);
   const smScale = scale(functionName, 'smScale', options.smScale, 1 / Math.sqrt(headDim));
-  const qScale = scale(functionName, 'qScale', options.qScale, 1);
-  const kScale = scale(functionName, 'kScale', options.kScale, 1);
+  const qScale = scale(functionName, 'qScale', ofTensor(options.qScale), 1);
+  const kScale = scale(functionName, 'kScale', ofTensor(options.kScale), 1);
   return {
     kvLayout: kvLayout ?? 'NHD',
     posEncodingMode: oneOf(functionName, 'posEncodingMode', options.posEncodingMode, posEncodingModes) ?? 'NONE',
@@ -198,10 +202,15 @@ export function readNumbers(
     smScale: smScale * qScale * kScale,
     ropeScale: scale(functionName, 'ropeScale', options.ropeScale, 1),
     ropeTheta: scale(functionName, 'ropeTheta', options.ropeTheta, 1e4),
-    vScale: scale(functionName, 'vScale', options.vScale, 1),
+    vScale: scale(functionName, 'vScale', ofTensor(options.vScale), 1),
     lseFactor: lseBase === 'e' ? Math.LN2 : 1,
     variant: options.variant,
   };
+}
+
+/** Scales a head are tensors and none of these numbers; headScales.ts checks them. */
+function ofTensor(value: number | Tensor | undefined): number | undefined {
+  return value instanceof Tensor ? undefined : value;
 }
 
 /** A variant replaces what the built-in ones do to logits: which of the two comes first would be a guess. */
@@ -279,12 +288,24 @@ function oneOf<T extends string>(
 }
 
 /** A finite number above zero: a scale of 0 or NaN would silently make every logit alike or NaN. */
-function scale(functionName: string, name: string, value: number | undefined, fallback: number): number {
+function scale(functionName: string, name: string, value: number | Tensor | undefined, fallback: number): number {
   if (value === undefined) return fallback;
   if (typeof value === 'number' && value > 0 && value < Infinity) return value;
   throw new InvalidArgumentError(
     'ERR_FLASHINFER_INVALID_SCALE',
     `${functionName}: ${name} is ${quote(value)}; expected a finite number above 0`,
+  );
+}
+
+/** Dtypes that the output may have, the first where none is given. */
+export function readOutDtypes(functionName: string, options: SinglePrefillOptions, qDtype: DType): readonly DType[] {
+  const { outDtype } = options;
+  oneOf(functionName, 'outDtype', outDtype, ['float16', 'bfloat16']);
+  if (qDtype === 'float8_e4m3fn') return outDtype === undefined ? ['float16', 'bfloat16'] : [outDtype];
+  if (outDtype === undefined || outDtype === qDtype) return [qDtype];
+  throw new InvalidArgumentError(
+    'ERR_FLASHINFER_INVALID_ARGUMENT',
+    `${functionName}: outDtype is ${outDtype} and q is ${qDtype}; expected outDtype with float8_e4m3fn q only; leave it out`,
   );
 }
 

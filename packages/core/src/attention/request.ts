@@ -5,6 +5,7 @@ import { InvalidArgumentError, UnsupportedError } from '../errors.ts';
 import type { Device } from '../runtime/device.ts';
 import type { DType } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
+import type { HeadScales } from './headScales.ts';
 import type { AttentionBackend, AttentionNumbers } from './options.ts';
 import type { VariantArgs } from './variantArgs.ts';
 
@@ -45,6 +46,8 @@ export interface AttentionRequest extends AttentionNumbers {
   /** float32 `[numQoHeads]`. */
   readonly sinks: Tensor | undefined;
   readonly backend: AttentionBackend;
+  /** Only with float8 queries. */
+  readonly headScales?: HeadScales | undefined;
   /** The variant's fields of the params struct; empty without one. */
   readonly variantArgs: VariantArgs;
 }

@@ -8,12 +8,14 @@ import type { Tensor } from '../tensor/tensor.ts';
 import { runOnCpu } from './cpuAttention.ts';
 import { runOnCuda } from './cudaAttention.ts';
 import { resolveCustomMask } from './customMask.ts';
+import { readHeadScales } from './headScales.ts';
 import {
   checkBackend,
   decodeOptionNames,
   flag,
   prefillOptionNames,
   readNumbers,
+  readOutDtypes,
   type SingleDecodeOptions,
   type SinglePrefillOptions,
 } from './options.ts';
@@ -72,11 +74,12 @@ export function singleDecodeWithKVCache(
  * Prefill or append attention of one request: qoLen query tokens over its KV cache.
  * o[i,h] = softmax(smScale · q[i,h]·Kᵀ + mask) · V. The causal rule and the window align the ends of q and k: query i
  * stands at position i + kvLen - qoLen.
- * @param q `[qoLen, numQoHeads, headDim]` float16 | bfloat16 (cpu: float32 too), last dimension contiguous
+ * @param q `[qoLen, numQoHeads, headDim]` float16 | bfloat16 (cpu: float32 too), last dimension contiguous; or
+ *   float8_e4m3fn with k and v of it: on cuda on Hopper GPUs with headDim 128 or 256, both products in 8 bits
  * @param k NHD `[kvLen, numKvHeads, headDim]`, HND `[numKvHeads, kvLen, headDim]`; dtype of q, or float8
  * @param v as k; its headDim is 128 where that of q and k is 192
  * @param options see {@link SinglePrefillOptions}
- * @returns `o` as q, with the headDim of v; with `returnLse` `[o, lse]`, lse `[qoLen, numQoHeads]` float32, base 2
+ * @returns `o` as q (float8: `outDtype`), with the headDim of v; with `returnLse` `[o, lse]`, lse `[qoLen, numQoHeads]` float32, base 2
  *   unless `lseBase` is `'e'`. A row that sees no key has o 0 and lse -Infinity.
  * @throws {InvalidArgumentError} on a wrong shape, dtype, device, stride or option
  * @throws {UnsupportedError} on a headDim other than 64, 128, 192 (with 128 of v), 256, or bfloat16 before sm_80
@@ -129,6 +132,12 @@ function run(functionName: string, request: AttentionRequest): Tensor | [Tensor,
 const cudaDtypes: readonly DType[] = ['float16', 'bfloat16'];
 const cpuDtypes: readonly DType[] = ['float16', 'bfloat16', 'float32'];
 
+/** Decoding is bound by the cache's bytes: float8 queries, which only prefill takes, would gain it nothing. */
+function queryDtypes(q: Tensor | undefined, prefill: boolean): readonly DType[] {
+  const allowed = q?.device === 'cpu' ? cpuDtypes : cudaDtypes;
+  return prefill ? [...allowed, 'float8_e4m3fn'] : allowed;
+}
+
 function makeRequest(
   functionName: string,
   q: Tensor,
@@ -140,17 +149,18 @@ function makeRequest(
 ): AttentionRequest {
   const check = new Checker(functionName);
   check.tensor('q', q, qDims, {
-    dtypes: q?.device === 'cpu' ? cpuDtypes : cudaDtypes,
+    dtypes: queryDtypes(q, qDims.length === 3),
     lastDimContiguous: true,
   });
   const headDim = check.dim('headDim');
+  const fp8 = q.dtype === 'float8_e4m3fn';
   const numbers = readNumbers(functionName, options, allowed, headDim);
   const nhd = numbers.kvLayout === 'NHD';
   const kvDims = nhd ? ['kvLen', 'numKvHeads'] : ['numKvHeads', 'kvLen'];
   const headDimVo = headDimVoOf(headDim);
   const { device } = q;
   check.tensor('k', k, [...kvDims, 'headDim'], {
-    dtypes: [q.dtype, 'float8_e4m3fn', 'float8_e5m2'],
+    dtypes: fp8 ? ['float8_e4m3fn'] : [q.dtype, 'float8_e4m3fn', 'float8_e5m2'],
     device,
     lastDimContiguous: true,
   });
@@ -167,13 +177,15 @@ function makeRequest(
   checkHeads(functionName, numQoHeads, numKvHeads);
   checkBackend(functionName, options.backend, device);
   const outShape = [...q.shape.slice(0, -1), headDimVo];
+  const outDtypes = readOutDtypes(functionName, options, q.dtype);
   if (options.out !== undefined) {
-    check.tensor('out', options.out, outShape, { dtypes: [q.dtype], device, lastDimContiguous: true });
+    check.tensor('out', options.out, outShape, { dtypes: outDtypes, device, lastDimContiguous: true });
     checkNoOverlap(functionName, options.out, { q, k, v });
   }
   checkSinks(check, options.sinks, { numQoHeads, variant: numbers.variant }, device);
+  const headScales = readHeadScales(check, options, { numQoHeads, numKvHeads }, fp8, device);
   const mask = resolveCustomMask(functionName, check, options, qoLen, kvLen, device);
-  const out = options.out ?? empty(outShape, { dtype: q.dtype, device });
+  const out = options.out ?? empty(outShape, { dtype: outDtypes[0]!, device });
   const lse = options.returnLse === true ? empty(q.shape.slice(0, -1), { dtype: 'float32', device }) : undefined;
   const rows = (tensor: Tensor): number => (qDims.length === 3 ? tensor.strides[0]! : 0);
   const heads = (tensor: Tensor): number => tensor.strides[qDims.length - 2]!;
@@ -213,6 +225,7 @@ function makeRequest(
     customMask: mask.customMask,
     temporaries: mask.temporaries,
     sinks: options.sinks,
+    headScales,
     backend: options.backend ?? 'auto',
     variantArgs: readVariantArgs(check, numbers.variant, options.variantParams, device),
   };

@@ -3,6 +3,7 @@
 import type { KernelSpec } from '../jit/spec.ts';
 import { batchDecodeSpec, batchMergeSpec, batchPrefillSpec } from './batchKernel.ts';
 import { decodeSpec } from './decodeKernel.ts';
+import { hopperFp8Spec } from './hopperFp8.ts';
 import { chooseHopperTile, hopperSpec } from './hopperKernel.ts';
 import type { KernelOptions } from './kernelName.ts';
 import { mergeStatesSpecs } from './mergeKernel.ts';
@@ -31,6 +32,7 @@ const variant = defineAttentionVariant({
 
 /** Each head dimension, mask, position encoding, 16-bit and fp8 type at least once, in both templates. */
 export function attentionSpecs(): KernelSpec[] {
+  const e4m3 = { qDtype: 'float8_e4m3fn', kvDtype: 'float8_e4m3fn' } as const;
   const causal = { ...plain, maskMode: 'causal' } as const;
   return [
     prefillSpec(causal, { mTiles: 2, kvTile: 64 }),
@@ -71,6 +73,9 @@ export function attentionSpecs(): KernelSpec[] {
     ),
     hopperSpec({ ...causal, headDim: 256 }, chooseHopperTile({ ...causal, headDim: 256 }, 8192), 'rows', true),
     hopperSpec({ ...causal, headDim: 192 }, chooseHopperTile({ ...causal, headDim: 192 }, 8192), 'gather', true),
+    hopperFp8Spec({ ...causal, ...e4m3, outDtype: 'float16' }, false),
+    hopperFp8Spec({ ...plain, ...e4m3, outDtype: 'bfloat16' }, false),
+    hopperFp8Spec({ ...causal, ...e4m3, headDim: 256, logitsSoftCap: 30, outDtype: 'bfloat16' }, false),
     ...mergeStatesSpecs(),
   ];
 }

@@ -412,6 +412,10 @@ export interface CpuAttentionArgs {
   ropeTheta: number;
   /** Multiplies the output. */
   vScale: number;
+  /** float32, a query head or kv head each, or 0: factors of q, k and v. */
+  qScales?: Ptr;
+  kScales?: Ptr;
+  vScales?: Ptr;
   /** Multiplies the base-2 log-sum-exp: 1, or ln 2 for base e. */
   lseFactor: number;
   /**

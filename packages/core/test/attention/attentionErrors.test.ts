@@ -123,9 +123,9 @@ function commonCases(qShape: readonly number[], kvShape: readonly number[]): Bad
     },
     {
       name: '8-bit q',
-      q: zerosOf(qShape, 'float8_e4m3fn'),
+      q: zerosOf(qShape, 'float8_e5m2'),
       code: 'ERR_FLASHINFER_INVALID_DTYPE',
-      words: ['q', 'float8_e4m3fn', dtypes('')],
+      words: ['q', 'float8_e5m2', dtypes('')],
     },
     {
       name: 'integer k',

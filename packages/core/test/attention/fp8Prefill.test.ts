@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+// float8_e4m3fn queries, keys and values against the float64 reference on the same, already rounded, values.
+import { describe, expect, it } from 'vitest';
+import { hopperFp8SharedBytes, hopperFp8Tile } from '../../src/attention/hopperFp8.ts';
+import * as flashinfer from '../../src/index.ts';
+import { smArch } from '../../src/runtime/device.ts';
+import { onCuda, testDevice } from '../device.ts';
+import { attentionReference } from '../reference/attention.ts';
+import { normalArray } from '../reference/random.ts';
+import { expectThrows } from '../thrownBy.ts';
+import { deviceTensor, heldValues, hostValues, poisoned, prefillOperator } from './attentionCase.ts';
+
+/** On a GPU weights are rounded to e4m3 too: 3 bits of mantissa, errors of up to 2^-4 that partly cancel. */
+const tolerance = onCuda ? 4e-2 : 5e-3;
+const serves = !onCuda || smArch(0) === 90;
+
+interface Fp8Case {
+  readonly qoLen: number;
+  readonly kvLen: number;
+  readonly numQoHeads: number;
+  readonly numKvHeads: number;
+  readonly headDim: number;
+  readonly outDtype?: 'float16' | 'bfloat16';
+  readonly options?: Record<string, unknown>;
+  readonly scales?: 'number' | 'head';
+  readonly kvLayout?: 'NHD' | 'HND';
+}
+
+const e4m3 = 'float8_e4m3fn';
+
+/** Positive factors, one a head. */
+function headScales(count: number, seed: number): Float32Array {
+  return normalArray(count, seed).map((x) => 0.5 + Math.abs(x));
+}
+
+/** Rows [n, heads, dim] times their head's factor. */
+function times(values: Float64Array, factors: Float32Array, dim: number): Float64Array {
+  return values.map((x, n) => x * factors[Math.floor(n / dim) % factors.length]!);
+}
+
+function relativeError(got: ArrayLike<number>, wanted: ArrayLike<number>): number {
+  let difference = 0;
+  let norm = 0;
+  for (let n = 0; n < wanted.length; ++n) {
+    difference += (got[n]! - wanted[n]!) ** 2;
+    norm += wanted[n]! ** 2;
+  }
+  return Math.sqrt(difference / Math.max(norm, 1e-30));
+}
+
+function runFp8(c: Fp8Case): void {
+  const { qoLen, kvLen, numQoHeads, numKvHeads, headDim, kvLayout = 'NHD' } = c;
+  const q = deviceTensor(normalArray(qoLen * numQoHeads * headDim, 0), [qoLen, numQoHeads, headDim], e4m3);
+  const [k, v] = [1, 2].map((seed) =>
+    deviceTensor(normalArray(kvLen * numKvHeads * headDim, seed), [kvLen, numKvHeads, headDim], e4m3),
+  ) as [flashinfer.Tensor, flashinfer.Tensor];
+  const inputs = { q: heldValues(q), k: heldValues(k), v: heldValues(v) };
+  const options: Record<string, unknown> = { ...c.options, kvLayout };
+  let reference = c.options ?? {};
+  if (c.scales === 'number') {
+    reference = { ...reference, qScale: 0.5, kScale: 1.5, vScale: 0.25 };
+    Object.assign(options, { qScale: 0.5, kScale: 1.5, vScale: 0.25 });
+  }
+  if (c.scales === 'head') {
+    const factors = { q: headScales(numQoHeads, 5), k: headScales(numKvHeads, 6), v: headScales(numKvHeads, 7) };
+    for (const name of ['q', 'k', 'v'] as const) {
+      inputs[name] = times(inputs[name], factors[name], headDim);
+      options[`${name}Scale`] = deviceTensor(factors[name], [factors[name].length], 'float32');
+    }
+  }
+  const shape = { qoLen, kvLen, numQoHeads, numKvHeads, headDimQk: headDim, headDimVo: headDim };
+  const wanted = attentionReference(shape, inputs, reference);
+  const out = poisoned([qoLen, numQoHeads, headDim], c.outDtype ?? 'bfloat16');
+  const hnd = (x: flashinfer.Tensor): flashinfer.Tensor => (kvLayout === 'HND' ? x.transpose(0, 1).contiguous() : x);
+  const [result, lse] = prefillOperator(q, hnd(k), hnd(v), { ...options, out, returnLse: true }) as flashinfer.Tensor[];
+  expect(result).toBe(out);
+  expect(relativeError(hostValues(out), wanted.out)).toBeLessThan(tolerance);
+  const lses = hostValues(lse!);
+  wanted.lse.forEach((x, n) => {
+    if (x === -Infinity) expect(lses[n]).toBe(x);
+    else expect(Math.abs(lses[n]! - x)).toBeLessThan(2e-2);
+  });
+}
+
+const heads = { numQoHeads: 8, numKvHeads: 2 };
+
+describe.skipIf(!serves)('prefill of float8_e4m3fn', () => {
+  it.each([
+    [1, 1],
+    [1, 500],
+    [64, 64],
+    [127, 129],
+    [300, 20],
+    [200, 777],
+  ])('%i rows over %i keys', (qoLen, kvLen) => {
+    for (const headDim of [128, 256]) {
+      for (const causal of [false, true]) runFp8({ qoLen, kvLen, ...heads, headDim, options: { causal } });
+    }
+  });
+
+  it.each([1, 2, 3, 5, 12, 64])('a group of %i heads, with scales', (group) => {
+    const shape = { qoLen: 50, kvLen: 300, numQoHeads: 2 * group, numKvHeads: 2, headDim: 128 } as const;
+    runFp8({ ...shape, scales: 'head', options: { causal: true } });
+    runFp8({ ...shape, scales: 'number', outDtype: 'float16', kvLayout: 'HND' });
+  });
+
+  it('windows, soft caps and ALiBi', () => {
+    const shape = { qoLen: 150, kvLen: 500, ...heads, headDim: 128, scales: 'head' } as const;
+    runFp8({ ...shape, options: { causal: true, windowLeft: 77 } });
+    runFp8({ ...shape, options: { windowLeft: 300, logitsSoftCap: 20 } });
+    runFp8({ ...shape, options: { causal: true, posEncodingMode: 'ALIBI' } });
+  });
+
+  it('a new output is float16, or what outDtype says', () => {
+    const q = flashinfer.zeros([3, 2, 128], { dtype: e4m3, device: testDevice });
+    expect(flashinfer.singlePrefillWithKVCache(q, q, q).dtype).toBe('float16');
+    expect(flashinfer.singlePrefillWithKVCache(q, q, q, { outDtype: 'bfloat16' }).dtype).toBe('bfloat16');
+  });
+
+  it('keeps what lies behind the last key out', () => {
+    const all = flashinfer.full([300, 2, 128], Number.NaN, { dtype: e4m3, device: testDevice });
+    const kv = all.slice(0, 0, 210);
+    kv.copy_(flashinfer.ones([210, 2, 128], { dtype: e4m3, device: testDevice }));
+    const q = flashinfer.ones([130, 2, 128], { dtype: e4m3, device: testDevice });
+    expect(new Set(hostValues(flashinfer.singlePrefillWithKVCache(q, kv, kv)))).toEqual(new Set([1]));
+  });
+});
+
+describe('errors of float8 prefill', () => {
+  const q = flashinfer.zeros([4, 2, 128], { dtype: e4m3, device: testDevice });
+  const half = flashinfer.zeros([4, 2, 128], { dtype: 'float16', device: testDevice });
+  const scale = flashinfer.ones([2], { dtype: 'float32', device: testDevice });
+
+  it('names what does not fit', () => {
+    expectThrows(() => prefillOperator(q, half, half), 'ERR_FLASHINFER_INVALID_DTYPE', 'float16', e4m3);
+    expectThrows(
+      () => prefillOperator(half, half, half, { qScale: scale }),
+      'ERR_FLASHINFER_INVALID_SCALE',
+      'qScale',
+      'number',
+    );
+    expectThrows(
+      () => prefillOperator(half, half, half, { outDtype: 'bfloat16' }),
+      'ERR_FLASHINFER_INVALID_ARGUMENT',
+      'outDtype',
+    );
+    const three = flashinfer.ones([3], { dtype: 'float32', device: testDevice });
+    expectThrows(() => prefillOperator(q, q, q, { kScale: three }), 'ERR_FLASHINFER_INVALID_SHAPE', 'kScale', '3');
+  });
+
+  it.skipIf(!onCuda)('refuses what has no kernel', () => {
+    const narrow = flashinfer.zeros([4, 2, 64], { dtype: e4m3, device: testDevice });
+    expectThrows(() => prefillOperator(narrow, narrow, narrow), 'ERR_FLASHINFER_UNSUPPORTED', "q.to('float16')");
+    expectThrows(() => prefillOperator(q, q, q, { backend: 'fa2' }), 'ERR_FLASHINFER_UNSUPPORTED', 'fa2');
+  });
+});
+
+it.each([128, 256])('tiles of headDim %i fit in shared memory', (headDim) => {
+  expect(hopperFp8SharedBytes(headDim, hopperFp8Tile(headDim))).toBeLessThanOrEqual(232_448);
+});
