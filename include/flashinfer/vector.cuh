@@ -32,9 +32,7 @@ __device__ __forceinline__ Vector<T, N> load_once(const T* address) {
   } else if constexpr (V::kBytes == 4) {
     asm volatile("ld.global.u32 %0, [%1];\n" : "=r"(v.words[0]) : "l"(address));
   } else if constexpr (V::kBytes == 8) {
-    asm volatile("ld.global.v2.u32 {%0, %1}, [%2];\n"
-                 : "=r"(v.words[0]), "=r"(v.words[1])
-                 : "l"(address));
+    asm volatile("ld.global.v2.u32 {%0, %1}, [%2];\n" : "=r"(v.words[0]), "=r"(v.words[1]) : "l"(address));
   } else {
 #pragma unroll
     for (int i = 0; i < V::kWords; i += 4) {
