@@ -18,15 +18,19 @@ export function flushBytes(device: Device): number {
 }
 
 /**
- * Single launches, each after a flush of L2. The flush also keeps the device busy while the host enqueues the next
- * launch, so the events see the kernel and not the launch.
+ * What a flush writes: as much as triton's do_bench, by which the peers were measured. It also keeps the device busy,
+ * some 60 us on an H200, while the host enqueues the next launch, so that the events see the kernel and not the launch;
+ * with 100 MB the host was late now and then, and calls of 2 us seemed to take 40.
  */
+const launchFlushBytes = 256 * 2 ** 20;
+
+/** Single launches, each after a flush of L2. */
 export function timeLaunches(operation: Operation, options: CudaTimingOptions): number[] {
   const { device, rotations } = options;
   const index = deviceIndex(device);
   const stream = currentStream(index);
   const api = native().cuda;
-  const flushSize = flushBytes(device);
+  const flushSize = Math.max(launchFlushBytes, flushBytes(device));
   const flushBuffer = api.memAlloc(index, flushSize, stream);
   const batch = 32;
   const events = Array.from({ length: 2 * batch }, () => api.eventCreate(index, true));
