@@ -46,7 +46,7 @@ const localMemoryLimit = new Map([
   ['renorm_probs_f32_v4_l2', 64],
   ['renorm_probs_f32_v1_l2', 48],
   ['mask_logits_f32_v4', 96],
-  ['mask_logits_f16_v4', 96],
+  ['mask_logits_f16_v4', 128],
   ['mask_logits_bf16_v1', 288],
 ]);
 

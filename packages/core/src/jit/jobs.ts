@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { setMaxListeners } from 'node:events';
 import { availableParallelism, freemem } from 'node:os';
 import { setImmediate } from 'node:timers/promises';
 import { env } from '../envVars.ts';
@@ -24,6 +25,8 @@ export async function runParallel<T>(
 ): Promise<void> {
   const failed = new AbortController();
   const stop = signal ? AbortSignal.any([signal, failed.signal]) : failed.signal;
+  // A listener a job: Node warns from the eleventh on, as of a leak.
+  setMaxListeners(0, stop);
   const queue = items.values();
   let failure: { readonly error: unknown } | undefined;
   const worker = async () => {

@@ -148,6 +148,19 @@ describe('parallelJobs', () => {
     expect(() => parallelJobs(4)).toThrow(expect.objectContaining({ code: 'ERR_FLASHINFER_INVALID_ENV' }));
   });
 
+  it('lets every job listen for the end of all, without a warning', async () => {
+    const warnings: Error[] = [];
+    const note = (warning: Error) => void warnings.push(warning);
+    process.on('warning', note);
+    const items = Array.from({ length: 16 }, (_, n) => n);
+    await runParallel(items, items.length, undefined, async (_, stop) => {
+      stop.addEventListener('abort', () => undefined);
+      await new Promise(setImmediate);
+    });
+    process.off('warning', note);
+    expect(warnings).toEqual([]);
+  });
+
   it('bounds what runs at once, and stops the rest at the first failure', async () => {
     let running = 0;
     let most = 0;
