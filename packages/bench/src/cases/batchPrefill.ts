@@ -11,7 +11,7 @@ import {
   pageTable,
   planShape,
 } from './batchCase.ts';
-import type { DeviceCase } from './benchCase.ts';
+import type { DeviceCase, PeerRequest } from './benchCase.ts';
 import { pickWrapper } from './pickWrapper.ts';
 
 interface Shape {
@@ -42,6 +42,8 @@ function prefillCase(shape: Shape): DeviceCase {
     ...(headDimVo === headDim && {
       anchor: `${family}_B${batchSize}_L${length}_${heads}_D${headDim}${pages}_${mask}`,
     }),
+    // PyTorch's attention takes neither pages nor these different head dimensions.
+    ...(pageSize === 0 && headDimVo === headDim && { peer: peerRequest(shape) }),
     kind: 'device',
     bytes: keyValueBytes(params),
     flops: batchFlops(params, causal),
@@ -58,6 +60,11 @@ function prefillCase(shape: Shape): DeviceCase {
       };
     },
   };
+}
+
+function peerRequest({ batchSize, length, numQoHeads, numKvHeads, headDim, causal }: Shape): PeerRequest {
+  const shape = { batchSize, qoLen: length, kvLen: length, numQoHeads, numKvHeads, headDim };
+  return { op: 'attention', ...shape, dtype: 'bfloat16', causal };
 }
 
 type Buffers = ReturnType<typeof batchBuffers>[number];

@@ -58,6 +58,8 @@ export interface Operation {
 /** Attention for the peer script. */
 export interface PeerRequest {
   readonly op: 'attention';
+  /** Requests of these lengths. Default 1. */
+  readonly batchSize?: number;
   readonly qoLen: number;
   readonly kvLen: number;
   readonly numQoHeads: number;
