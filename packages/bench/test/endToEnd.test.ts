@@ -85,7 +85,16 @@ it('measures torch where it is there, and says why where it is not', async () =>
     return;
   }
   try {
-    const request = { batchSize: 3, qoLen: 8, kvLen: 8, numQoHeads: 4, numKvHeads: 2, headDim: 64, dtype: 'bfloat16', causal: true };
+    const request = {
+      batchSize: 3,
+      qoLen: 8,
+      kvLen: 8,
+      numQoHeads: 4,
+      numKvHeads: 2,
+      headDim: 64,
+      dtype: 'bfloat16',
+      causal: true,
+    };
     const [result] = await peer.measure({ op: 'attention', ...request }, 2, 5);
     expect(result!.impl).toBe('torch-sdpa');
     expect(result!.samplesUs.length).toBeGreaterThanOrEqual(5);
