@@ -38,7 +38,8 @@ export function attentionBytes({ qoLen, kvLen, numQoHeads, numKvHeads, headDim, 
 }
 
 /** 4 Lq Lkv H D, half of it where a square causal mask hides half. */
-export function attentionFlops({ qoLen, kvLen, numQoHeads, headDim, causal }: AttentionParams): number {
+export function attentionFlops(params: Omit<AttentionParams, 'numKvHeads' | 'dtype'>): number {
+  const { qoLen, kvLen, numQoHeads, headDim, causal } = params;
   return (4 * qoLen * kvLen * numQoHeads * headDim) / (causal ? 2 : 1);
 }
 

@@ -9,6 +9,7 @@ import { compileCases } from './compile.ts';
 import { decodeCases } from './decode.ts';
 import { elementwiseCases } from './elementwise.ts';
 import { fp8Cases } from './fp8.ts';
+import { fp8PrefillCases } from './fp8Prefill.ts';
 import { importCases } from './import.ts';
 import { launchCases } from './launch.ts';
 import { llamaColdCases } from './llamaCold.ts';
@@ -26,6 +27,7 @@ import { variantBenchCases } from './variant.ts';
 export const allCases: readonly BenchCase[] = [
   ...decodeCases,
   ...prefillCases,
+  ...fp8PrefillCases,
   ...cascadeCases,
   ...mergeCases,
   ...sparseCases,

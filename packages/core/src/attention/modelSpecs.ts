@@ -6,6 +6,7 @@ import type { KernelSpec } from '../jit/spec.ts';
 import { batchDecodeSpec, batchMergeSpec, batchPrefillSpec } from './batchKernel.ts';
 import { chooseDecodeTile, type DecodeTile, decodeSpec } from './decodeKernel.ts';
 import type { DeviceLimits } from './deviceLimits.ts';
+import { hopperFp8Spec } from './hopperFp8.ts';
 import { chooseHopperTile, hopperPagedTile, hopperSpec } from './hopperKernel.ts';
 import { type KernelOptions, optionsName } from './kernelName.ts';
 import { mergeModelSpecs } from './mergeKernel.ts';
@@ -14,7 +15,7 @@ import { choosePrefillTile, mergeSpec, prefillSpec } from './prefillKernel.ts';
 /** Packed rows of a short and of a long prefill: the two sides of every choice of a tile. */
 const packedRows = [1, Number.MAX_SAFE_INTEGER] as const;
 
-/** Paged decode and prefill with 16-bit and fp8 caches; ragged and single attention with 16-bit ones. */
+/** Paged decode and prefill with 16-bit and fp8 caches; ragged and single attention with 16-bit ones, and fp8 on Hopper. */
 export function attentionModelSpecs({ target, models, dtypes, sharedPerBlock }: AotRequest): KernelSpec[] {
   const hopper = parseTarget(target).sm === 90;
   // Tiles are chosen by the shared memory of a block alone.
@@ -24,7 +25,7 @@ export function attentionModelSpecs({ target, models, dtypes, sharedPerBlock }: 
   return distinct.flatMap((options) => [
     ...pagedSpecs(options, limits),
     ...(options.kvDtype === options.qDtype ? contiguousSpecs(options, limits) : []),
-    ...(hopper && options.kvDtype === options.qDtype ? hopperSpecs(options) : []),
+    ...(hopper && options.kvDtype === options.qDtype ? [...hopperSpecs(options), ...hopperFp8Specs(options)] : []),
     ...mergeModelSpecs(options.qDtype, options.headDim),
   ]);
 }
@@ -81,6 +82,19 @@ function hopperSpecs(plain: KernelOptions): KernelSpec[] {
       ];
     }),
   );
+}
+
+/** Queries, keys and values of float8_e4m3fn, where the model's own type is the output's. */
+function hopperFp8Specs(plain: KernelOptions): KernelSpec[] {
+  const { headDim, qDtype: outDtype } = plain;
+  if (headDim !== 128 && headDim !== 256) return [];
+  const e4m3 = {
+    ...plain,
+    qDtype: 'float8_e4m3fn',
+    kvDtype: 'float8_e4m3fn',
+    outDtype: outDtype as ModelDType,
+  } as const;
+  return [{ ...e4m3, maskMode: 'causal' } as const, e4m3].map((o) => hopperFp8Spec(o, false));
 }
 
 function contiguousSpecs(plain: KernelOptions, limits: DeviceLimits): KernelSpec[] {
