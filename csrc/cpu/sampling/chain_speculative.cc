@@ -11,7 +11,7 @@ namespace flashinfer::cpu {
 namespace {
 
 struct ChainParams {
-  const float *draft, *target;
+  const void *draft, *target;
   const int32_t* ids;
   int32_t *out, *accepted, *emitted;
   const uint64_t *seed, *offset;
@@ -36,27 +36,29 @@ int32_t Draw(const std::vector<float>& probs, Philox4 words) {
   }
 }
 
+template <class T>
 void Verify(const ChainParams& p, int64_t request) {
   const auto words = [&](uint32_t draw) {
     const uint64_t seed = p.seed != nullptr ? p.seed[p.seed_per_row ? request : 0] : p.seed_value;
     const uint64_t offset = p.offset != nullptr ? p.offset[p.offset_per_row ? request : 0] : p.offset_value;
     return draw_words(seed, offset, p.seed_per_row ? 0 : static_cast<uint32_t>(request), draw);
   };
-  const float* draft = p.draft + request * p.drafted * p.vocab;
-  const float* target = p.target + request * (p.drafted + 1) * p.vocab;
+  const T* draft = static_cast<const T*>(p.draft) + request * p.drafted * p.vocab;
+  const T* target = static_cast<const T*>(p.target) + request * (p.drafted + 1) * p.vocab;
   const int32_t* ids = p.ids + request * p.drafted;
   int32_t* out = p.out + request * (p.drafted + 1);
   int64_t accepted = 0, emitted = p.drafted;
   for (int64_t i = 0; i < p.drafted; ++i) {
     const int64_t id = ids[i], at = i * p.vocab + id;
-    const bool stands =
-        id >= 0 && id < p.vocab && accepts_draft(target[at], draft[at], words(static_cast<uint32_t>(i + 1)));
+    const bool stands = id >= 0 && id < p.vocab &&
+                        accepts_draft(to_float(target[at]), to_float(draft[at]), words(static_cast<uint32_t>(i + 1)));
     accepted += stands ? 1 : 0;
     if (!stands && emitted == p.drafted) emitted = i;
   }
   std::vector<float> probs(p.vocab);
   for (int64_t v = 0; v < p.vocab; ++v) {
-    const float more = target[emitted * p.vocab + v] - (emitted < p.drafted ? draft[emitted * p.vocab + v] : 0.0f);
+    const int64_t at = emitted * p.vocab + v;
+    const float more = to_float(target[at]) - (emitted < p.drafted ? to_float(draft[at]) : 0.0f);
     probs[v] = read_value<RowInput::kProbs>(more);
   }
   for (int64_t i = 0; i <= p.drafted; ++i) out[i] = i < emitted ? ids[i] : -1;
@@ -68,8 +70,8 @@ void Verify(const ChainParams& p, int64_t request) {
 void ChainSpeculative(CpuState& state, JsValue object) {
   const CallArgs args(state.env, object.value);
   ChainParams p = {};
-  p.draft = args.Pointer<const float>("draft");
-  p.target = args.Pointer<const float>("target");
+  p.draft = args.Pointer<const void>("draft");
+  p.target = args.Pointer<const void>("target");
   p.ids = args.Pointer<const int32_t>("ids");
   p.out = args.Pointer<int32_t>("out");
   p.accepted = args.Pointer<int32_t>("accepted");
@@ -82,7 +84,10 @@ void ChainSpeculative(CpuState& state, JsValue object) {
   p.offset_per_row = args.Int32("offset_per_row") != 0;
   p.drafted = args.Integer("drafted");
   p.vocab = args.Integer("vocab");
-  ThreadPool::Get().ParallelFor(args.Integer("requests"), [&](int64_t request) { Verify(p, request); });
+  VisitFloatingDType(args.DType("dtype"), "cpu.chainSpeculative", [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    ThreadPool::Get().ParallelFor(args.Integer("requests"), [&](int64_t request) { Verify<T>(p, request); });
+  });
 }
 
 }  // namespace

@@ -23,6 +23,7 @@ struct SamplingParams {
   DType dtype;
   const void* x;
   void* out;
+  bool* valid;
   const int32_t *indices, *top_k;
   const float *temperature, *top_p, *min_p;
   const uint64_t *seed, *offset;
@@ -77,6 +78,7 @@ class SamplingRow {
   void Sample() {
     Weigh(PerRow(p_.temperature, p_.temperature_value, row_), MinP());
     const uint64_t total = ApplyFilters();
+    if (p_.valid != nullptr) p_.valid[row_] = total > 0;
     int32_t token = 0;
     if (total > 0) {
       const uint64_t seed = PerRow(p_.seed, p_.seed_value, p_.seed_per_row ? row_ : 0);
@@ -216,6 +218,7 @@ void Sampling(CpuState& state, JsValue object) {
   p.dtype = args.DType("dtype");
   p.x = args.Pointer<const void>("x");
   p.out = args.Pointer<void>("out");
+  p.valid = args.Pointer<bool>("valid");
   p.indices = args.Pointer<const int32_t>("indices");
   p.temperature = args.Pointer<const float>("temperature");
   p.top_k = args.Pointer<const int32_t>("top_k");

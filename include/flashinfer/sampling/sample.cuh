@@ -52,6 +52,12 @@ __device__ Philox4 row_words(const Params& params, int row, uint32_t draw) {
   return draw_words(seed, offset, params.seed_per_row ? 0 : row, draw);
 }
 
+/** Whether a row has anything to draw from, where the caller wants to know. */
+template <class Params, class Group>
+__device__ __forceinline__ void write_valid(const Params& params, const Group& group, int row, bool valid) {
+  if (params.valid != nullptr && group.is_first_thread()) static_cast<bool*>(params.valid)[row] = valid;
+}
+
 /** One cluster a row of the output; `indices` says which row of x it reads. Top-k and top-p only where Config selects. */
 template <class Config, RowInput kInput, class Params>
 __device__ __forceinline__ void sample(const Params& params) {
@@ -71,6 +77,7 @@ __device__ __forceinline__ void sample(const Params& params) {
                              min_p ? per_row<float>(params.min_p, params.min_p_value, out_row) : 0.0f);
   int* token = static_cast<int*>(params.out) + out_row;
   const auto draw = [&](const WarpShare& share) {
+    write_valid(params, group, out_row, share.total != 0);
     if (share.total == 0) {
       if (group.is_first_thread()) *token = 0;
     } else {
@@ -80,6 +87,7 @@ __device__ __forceinline__ void sample(const Params& params) {
   if constexpr (Config::kSelects) {
     const Kept kept = apply_filters(row, group, weights, out_row, params, peak, k);
     if (kept.listed && kept.total > 0) {
+      write_valid(params, group, out_row, true);
       const uint64_t point = draw_point(row_words(params, out_row, 0), kept.total);
       group.draw(kept.candidates, kept.weight, point, token);
     } else {

@@ -9,17 +9,19 @@ namespace flashinfer {
 /** One cluster a request; every thread judges all drafted tokens, which are few. */
 template <class Config, class Params>
 __device__ __forceinline__ void chain_speculative(const Params& params) {
+  using T = typename Config::T;
   GroupFor<Config> group;
   const int request = static_cast<int>(blockIdx.x) / group.size(), drafted = params.drafted;
   const int64_t vocab = params.vocab;
-  const float* draft = static_cast<const float*>(params.draft) + request * drafted * vocab;
-  const float* target = static_cast<const float*>(params.target) + request * (drafted + int64_t{1}) * vocab;
+  const T* draft = static_cast<const T*>(params.draft) + request * drafted * vocab;
+  const T* target = static_cast<const T*>(params.target) + request * (drafted + int64_t{1}) * vocab;
   const int* ids = static_cast<const int*>(params.ids) + static_cast<int64_t>(request) * drafted;
   int accepted = 0, emitted = drafted;
   for (int i = 0; i < drafted; ++i) {
     const int id = ids[i];
     const bool stands = id >= 0 && id < params.vocab &&
-                        accepts_draft(target[i * vocab + id], draft[i * vocab + id], row_words(params, request, i + 1));
+                        accepts_draft(to_float(target[i * vocab + id]), to_float(draft[i * vocab + id]),
+                                      row_words(params, request, i + 1));
     accepted += stands ? 1 : 0;
     if (!stands && emitted == drafted) emitted = i;
   }

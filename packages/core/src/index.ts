@@ -110,11 +110,12 @@ export {
 } from './sampling/logitsProcessors.ts';
 export { topKMaskLogits, topKRenormProbs, topPRenormProbs } from './sampling/renorm.ts';
 export { samplingFromLogits, samplingFromProbs } from './sampling/sampling.ts';
-export type { SamplingOptions } from './sampling/samplingOptions.ts';
+export type { ProbsSamplingOptions, SamplingOptions, ValidTokens } from './sampling/samplingOptions.ts';
 export type { PerRow } from './sampling/samplingRun.ts';
 export { type SoftmaxOptions, softmax } from './sampling/softmax.ts';
 export {
   type FilterApplyOrder,
+  type TopKTopPProbsOptions,
   type TopKTopPSamplingOptions,
   topKTopPSamplingFromLogits,
   topKTopPSamplingFromProbs,

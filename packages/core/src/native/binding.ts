@@ -225,8 +225,9 @@ export interface CpuTopKArgs {
   tieLarge: boolean;
 }
 
-/** All contiguous; draft and target float32, the others int32; accepted and emitted are added to. */
+/** All contiguous; draft and target of dtype, the others int32; accepted and emitted are added to. */
 export interface CpuChainArgs {
+  dtype: number;
   draft: Ptr;
   target: Ptr;
   ids: Ptr;
@@ -254,6 +255,8 @@ export interface CpuSamplingArgs {
   dtype: number;
   x: Ptr;
   out: Ptr;
+  /** Bool, one a token: whether there was a weight to draw from; or 0. */
+  valid: Ptr;
   indices: Ptr;
   temperature: Ptr;
   top_k: Ptr;

@@ -8,7 +8,7 @@ import { deviceProperties } from '../runtime/device.ts';
 import { drawSeed, toSeed } from '../runtime/seed.ts';
 import { currentStream } from '../runtime/stream.ts';
 import { empty, zeros } from '../tensor/create.ts';
-import type { DType } from '../tensor/dtype.ts';
+import { type DType, dtypes } from '../tensor/dtype.ts';
 import { Tensor } from '../tensor/tensor.ts';
 import { vectorWidth } from '../tensor/vectorWidth.ts';
 import { chainSpec, maxVocab, planSampling } from './samplingKernel.ts';
@@ -22,21 +22,23 @@ export interface ChainSpeculativeOptions extends Pick<SamplingOptions, 'seed' | 
 }
 
 const optionNames: readonly (keyof ChainSpeculativeOptions)[] = ['seed', 'offset', 'accepted', 'emitted'];
-const probsRule = { dtypes: ['float32'] as readonly DType[], contiguous: true };
+const probsRule = { dtypes: ['float32', 'float16', 'bfloat16'] as readonly DType[], contiguous: true };
 const intRule = { dtypes: ['int32'] as readonly DType[], contiguous: true };
 
 /**
  * Verifies the tokens that a draft model proposed: each stands with probability min(1, target / draft). The tokens before
  * the first that does not are emitted, and one more: drawn from what the target has more than the draft there, or from
  * the target's last row where all stand. The tokens emitted are distributed as the target model's own.
- * @param draftProbs float32 `[batch, drafted, vocab]`, contiguous; vocab up to 2^21
+ * @param draftProbs `[batch, drafted, vocab]` float32 | float16 | bfloat16, contiguous; vocab up to 2^21
  * @param draftTokenIds int32 `[batch, drafted]`, contiguous; ids that are not in the vocabulary do not stand
- * @param targetProbs float32 `[batch, drafted + 1, vocab]`, contiguous
+ * @param targetProbs `[batch, drafted + 1, vocab]`, dtype of draftProbs, contiguous
  * @param options see {@link ChainSpeculativeOptions}
  * @returns `[tokens, accepted, emitted]`, int32: tokens `[batch, drafted + 1]`, -1 behind the last; accepted `[batch]`, how
  *   many stand, each judged by itself; emitted `[batch]`, how many come before the first that does not
  * @throws {InvalidArgumentError} on a wrong shape, dtype, layout or option
- * @remarks Asynchronous on the current stream; the same at any batch size.
+ * @remarks Asynchronous on the current stream; the same at any batch size. A graph repeats a seed and an offset that are
+ *   numbers, or were drawn, in every replay: pass an offset tensor and write the step to it. Replays add to the
+ *   `accepted` and `emitted` that were passed; those that the call makes begin at 0.
  * @see FlashInfer `chain_speculative_sampling`
  * @example
  * ```ts
@@ -58,7 +60,10 @@ export function chainSpeculativeSampling(
   check.tensor('draftProbs', draftProbs, ['batch', 'drafted', 'vocab'], probsRule);
   const [batch, drafted, vocab] = draftProbs.shape as [number, number, number];
   check.tensor('draftTokenIds', draftTokenIds, ['batch', 'drafted'], intRule);
-  check.tensor('targetProbs', targetProbs, ['batch', drafted + 1, 'vocab'], probsRule);
+  check.tensor('targetProbs', targetProbs, ['batch', drafted + 1, 'vocab'], {
+    ...probsRule,
+    dtypes: [draftProbs.dtype],
+  });
   check.options(options, optionNames);
   checkSeed(check, 'seed', options.seed);
   checkSeed(check, 'offset', options.offset);
@@ -88,8 +93,9 @@ export function chainSpeculativeSampling(
       drafted,
       vocab,
     };
-    if (draftProbs.deviceIndex < 0) native().cpu.chainSpeculative({ ...args, requests: batch });
-    else launch(args, vectorWidth(vocab, [targetProbs, draftProbs]) >= 4 ? 4 : 1, batch, draftProbs.deviceIndex);
+    if (draftProbs.deviceIndex < 0)
+      native().cpu.chainSpeculative({ dtype: dtypes[draftProbs.dtype].code, ...args, requests: batch });
+    else launch(args, draftProbs, vectorWidth(vocab, [targetProbs, draftProbs]) >= 4 ? 4 : 1, batch);
   }
   return [tokens, accepted, emitted];
 }
@@ -106,7 +112,8 @@ function randomArgs({ seed, offset }: ChainSpeculativeOptions) {
   };
 }
 
-function launch(args: KernelArgs & { readonly vocab: number }, vec: number, batch: number, deviceIndex: number): void {
+function launch(args: KernelArgs & { readonly vocab: number }, draft: Tensor, vec: number, batch: number): void {
+  const { deviceIndex } = draft;
   const device = deviceProperties(deviceIndex);
   const plan = planSampling(args.vocab, batch, false, {
     clusters: device.major >= 9,
@@ -115,7 +122,7 @@ function launch(args: KernelArgs & { readonly vocab: number }, vec: number, batc
     numSms: device.multiProcessorCount,
   });
   const { cluster, segment, sharedBytes } = plan;
-  const kernel = getKernel(chainSpec(vec, plan), deviceIndex);
+  const kernel = getKernel(chainSpec(draft.dtype, vec, plan), deviceIndex);
   const options = { stream: currentStream(deviceIndex), sharedBytes, cluster: cluster > 1 ? cluster : 0 };
   kernel.launch([batch * cluster, 1, 1], { ...args, segment }, options);
 }

@@ -2,14 +2,23 @@
 // Tokens of whole rows.
 import { logCall } from '../logging.ts';
 import type { Tensor } from '../tensor/tensor.ts';
-import { checkSampling, drawTokens, type SamplingOptions } from './samplingOptions.ts';
+import {
+  checkSampling,
+  checkSamplingProbs,
+  drawFromProbs,
+  drawTokens,
+  type ProbsSamplingOptions,
+  type SamplingOptions,
+  type ValidTokens,
+} from './samplingOptions.ts';
 import { SamplingRun } from './samplingRun.ts';
 
 /**
  * Draws one token a row from probabilities.
  * @param probs `[batch, vocab]` float32 | float16 | bfloat16, last dimension contiguous; vocab up to 2^21
- * @param options see {@link SamplingOptions}
- * @returns int32 `[batch]`; a row in which nothing has a positive probability gives token 0
+ * @param options see {@link ProbsSamplingOptions}
+ * @returns int32 `[batch]`; a row in which nothing has a positive probability gives token 0; with `returnValid`
+ *   `[tokens, valid]`, bool `[batch]`, false for such rows
  * @throws {InvalidArgumentError} on a wrong shape, dtype, stride, threshold or option
  * @remarks Asynchronous on the current stream. Tokens depend on the row, its number, the seed and the offset only, not on
  *   the batch size. Probabilities need not sum to 1; negative ones and NaN count as 0, and what is below 2^-42 of the
@@ -21,12 +30,18 @@ import { SamplingRun } from './samplingRun.ts';
  *
  * const probs = softmax(randn([4, 32000]));
  * const tokens = samplingFromProbs(probs, { seed: 42 }); // int32 [4]
+ * const [drawn, valid] = samplingFromProbs(probs, { returnValid: true }); // int32 [4], bool [4]
  * ```
  */
-export function samplingFromProbs(probs: Tensor, options: SamplingOptions = {}): Tensor<'int32'> {
-  const check = checkSampling('samplingFromProbs', 'probs', probs, options);
+export function samplingFromProbs(probs: Tensor, options: ProbsSamplingOptions & { returnValid: true }): ValidTokens;
+export function samplingFromProbs(
+  probs: Tensor,
+  options?: ProbsSamplingOptions & { returnValid?: false },
+): Tensor<'int32'>;
+export function samplingFromProbs(probs: Tensor, options: ProbsSamplingOptions = {}): Tensor<'int32'> | ValidTokens {
+  const check = checkSamplingProbs('samplingFromProbs', probs, options);
   logCall('samplingFromProbs', { probs, options });
-  return drawTokens(new SamplingRun('sampleProbs', probs), check, probs, options);
+  return drawFromProbs(new SamplingRun('sampleProbs', probs), check, probs, options);
 }
 
 /**

@@ -107,6 +107,7 @@ export function planSampling(vocab: number, rows: number, selects: boolean, limi
 const params: readonly ParamField[] = [
   { name: 'x', type: 'ptr' },
   { name: 'out', type: 'ptr' },
+  { name: 'valid', type: 'ptr' },
   { name: 'indices', type: 'ptr' },
   { name: 'temperature', type: 'ptr' },
   { name: 'top_k', type: 'ptr' },
@@ -133,10 +134,9 @@ const specs = new Map<string, KernelSpec>();
 
 /** The same object for the same arguments: kernels are looked up by it. `vec` is 4 or 1. */
 export function samplingSpec(kind: SamplingKind, dtype: DType, vec: number, shape: KernelShape): KernelSpec {
-  const { short, cpp } = dtypes[dtype];
   const { short: kindShort, entry, input } = samplingKinds[kind];
-  return specOf(`${kindShort}_${short}_v${vec}`, shape, params, () => {
-    const config = configOf(cpp === 'float' ? cpp : `flashinfer::${cpp}`, vec, shape, false);
+  return specOf(`${kindShort}_${dtypes[dtype].short}_v${vec}`, shape, params, () => {
+    const config = configOf(dtype, vec, shape, false);
     return `${entry}<${input === undefined ? config : `${config}, flashinfer::RowInput::${input}`}>`;
   });
 }
@@ -153,7 +153,10 @@ function specOf(stem: string, shape: KernelShape, fields: readonly ParamField[],
   return spec;
 }
 
-function configOf(type: string, vec: number, { threads, selects, keepsRow }: KernelShape, difference: boolean): string {
+function configOf(dtype: DType, vec: number, shape: KernelShape, difference: boolean): string {
+  const { threads, selects, keepsRow } = shape;
+  const { cpp } = dtypes[dtype];
+  const type = cpp === 'float' ? cpp : `flashinfer::${cpp}`;
   return `flashinfer::RowConfig<${type}, ${vec}, ${keepsRow}, ${threads}, ${selects}, ${difference}>`;
 }
 
@@ -176,9 +179,9 @@ const chainParams: readonly ParamField[] = [
 ];
 
 /** As samplingSpec. */
-export function chainSpec(vec: number, shape: KernelShape): KernelSpec {
-  return specOf(`chain_speculative_f32_v${vec}`, shape, chainParams, () => {
-    return `chain_speculative<${configOf('float', vec, shape, true)}>`;
+export function chainSpec(dtype: DType, vec: number, shape: KernelShape): KernelSpec {
+  return specOf(`chain_speculative_${dtypes[dtype].short}_v${vec}`, shape, chainParams, () => {
+    return `chain_speculative<${configOf(dtype, vec, shape, true)}>`;
   });
 }
 
@@ -195,8 +198,10 @@ export function samplingSpecs(): KernelSpec[] {
     ...(['softmax', 'sampleProbs', 'sampleLogits'] as const).flatMap((kind) =>
       [...both(plain), ...both(single)].map((shape) => samplingSpec(kind, 'float32', 4, shape)),
     ),
-    ...[...both(plain), ...both(single)].map((shape) => chainSpec(4, shape)),
-    chainSpec(1, plain),
+    ...[...both(plain), ...both(single)].map((shape) => chainSpec('float32', 4, shape)),
+    chainSpec('float32', 1, plain),
+    chainSpec('bfloat16', 4, plain),
+    chainSpec('float16', 4, plain),
     samplingSpec('sampleProbs', 'float32', 1, selecting),
     samplingSpec('renormProbs', 'float32', 1, { ...selecting, keepsRow: false }),
     samplingSpec('softmax', 'bfloat16', 4, plain),

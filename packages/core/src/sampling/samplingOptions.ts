@@ -16,12 +16,24 @@ export interface SamplingOptions {
   /**
    * A number, a bigint, or an int64 tensor of one or `[batch]` on the input's device. With one seed for all, tokens of
    * different rows are independent; with one a row, a token depends on its own seed alone. Default: drawn anew, see
-   * manualSeed().
+   * manualSeed(). A CUDA graph repeats a number, or a seed drawn, in every replay; a tensor's values it reads anew.
    */
   seed?: number | bigint | Tensor;
   /** Which draw of the seed: as `seed`. The steps of a generation pass 0, 1, 2 and so on. Default 0. */
   offset?: number | bigint | Tensor;
 }
+
+/** Of operators that draw from probabilities. */
+export interface ProbsSamplingOptions extends SamplingOptions {
+  /**
+   * Return `[tokens, valid]`: bool `[batch]`, false where nothing in the row has a positive probability, or the row is
+   * not there, and the token is 0 for that. Default false.
+   */
+  returnValid?: boolean;
+}
+
+/** What a call with `returnValid` gives. */
+export type ValidTokens = [tokens: Tensor<'int32'>, valid: Tensor<'bool'>];
 
 const names: readonly (keyof SamplingOptions)[] = ['indices', 'seed', 'offset'];
 export const indicesRule = { dtypes: ['int32'] as readonly DType[], contiguous: true };
@@ -49,6 +61,29 @@ export function checkSeed(check: Checker, name: string, seed: number | bigint | 
   else if (seed !== undefined && typeof seed !== 'bigint') {
     check.number(name, seed, { min: Number.MIN_SAFE_INTEGER, max: Number.MAX_SAFE_INTEGER, integer: true });
   }
+}
+
+/** As checkSampling. */
+export function checkSamplingProbs(
+  caller: string,
+  probs: Tensor,
+  options: ProbsSamplingOptions,
+  moreOptions: readonly string[] = [],
+): Checker {
+  const check = checkSampling(caller, 'probs', probs, options, ['returnValid', ...moreOptions]);
+  return check.flag('returnValid', options.returnValid);
+}
+
+/** Tokens of one call on probabilities, and where they are none if asked for. */
+export function drawFromProbs(
+  run: SamplingRun,
+  check: Checker,
+  probs: Tensor,
+  options: ProbsSamplingOptions,
+): Tensor<'int32'> | ValidTokens {
+  if (options.returnValid !== true) return drawTokens(run, check, probs, options);
+  const valid = empty([check.dim('batch')], { dtype: 'bool', device: probs.device });
+  return [drawTokens(run.withValid(valid), check, probs, options), valid];
 }
 
 /** Tokens of one call. */

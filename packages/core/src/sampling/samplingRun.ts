@@ -60,6 +60,7 @@ function required(check: Checker, name: string, value: number): number {
 /** What one call passes to its kernel; only what differs from "everything is kept" is set. */
 export class SamplingRun {
   private indices = 0;
+  private valid = 0;
   private seed = 0n;
   private offset = 0n;
   private seeds: Tensor | undefined;
@@ -114,6 +115,12 @@ export class SamplingRun {
     return this;
   }
 
+  /** Bool, one a token: whether there was anything to draw from. */
+  withValid(valid: Tensor): this {
+    this.valid = valid.ptr;
+    return this;
+  }
+
   /** One row of `out`, or element, a row sampled. */
   into<D extends DType>(out: Tensor<D>): Tensor<D> {
     const rows = out.shape[0]!;
@@ -158,6 +165,7 @@ export class SamplingRun {
     return {
       x: x.ptr,
       out: out.ptr,
+      valid: this.valid,
       indices: this.indices,
       temperature: pointer(temperature),
       top_k: pointer(topK),

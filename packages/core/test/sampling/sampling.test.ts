@@ -249,6 +249,30 @@ describeOnEachIsa('sampling', () => {
     });
   });
 
+  it.each(['float16', 'bfloat16'] as const)('draws of %s as of the same values in float32', (dtype) => {
+    for (const vocab of [111, 32_000]) {
+      const rounded = randomProbs(4, vocab, vocab % 2).to(dtype);
+      const logarithms = paddedRows(normalArray(4 * vocab, 12, 3), [4, vocab], dtype, vocab % 2).tensor;
+      const [wide, wideLogits] = [rounded.to('float32'), logarithms.to('float32')];
+      const draw = (of: Tensor, logs: Tensor) =>
+        [
+          samplingFromProbs(of, { seed: 5 }),
+          samplingFromLogits(logs, { seed: 5 }),
+          topPSamplingFromProbs(of, 0.8, { seed: 5 }),
+          topKSamplingFromProbs(of, 30, { seed: 5 }),
+          minPSamplingFromProbs(of, 0.1, { seed: 5 }),
+          topKTopPSamplingFromProbs(of, 30, 0.8, { seed: 5 }),
+          topKTopPSamplingFromLogits(logs, 30, 0.8, { seed: 5 }),
+        ].map(tokensOf);
+      expect(draw(rounded, logarithms)).toEqual(draw(wide, wideLogits));
+      for (const renorm of [topPRenormProbs(rounded, 0.8), topKRenormProbs(rounded, 30)]) {
+        expect(renorm.dtype).toBe(dtype);
+      }
+      const kept = topKRenormProbs(wide, 30).to(dtype);
+      expect([...held(topKRenormProbs(rounded, 30))]).toEqual([...held(kept)]);
+    }
+  });
+
   it('follows a wide distribution', () => {
     const vocab = 9000;
     const wide = Float32Array.from({ length: vocab }, (_, i) => (i % 300 === 5 ? 1 : 0));
@@ -306,6 +330,29 @@ describeOnEachIsa('sampling', () => {
     expect(samplingFromProbs(rows.slice(0, 0, 0)).shape).toEqual([0]);
   });
 
+  it('says which tokens are of rows with something to draw', () => {
+    const wide = Array.from({ length: 128 }, (_, i) => (i === 100 ? 1 : 0));
+    const empty = Array.from({ length: 128 }, (_, i) => (i === 3 ? Number.NaN : i === 5 ? -1 : 0));
+    const rows = tensor([...empty, ...wide, ...empty, ...wide], { shape: [4, 128], device });
+    const indices = tensor(Int32Array.of(0, 1, 9, 3, 2, -1), { device });
+    const valid = [false, true, false, true, false, false];
+    for (const [tokens, found] of [
+      samplingFromProbs(rows, { indices, returnValid: true }),
+      topKSamplingFromProbs(rows, 5, { indices, returnValid: true }),
+      topPSamplingFromProbs(rows, 0.5, { indices, returnValid: true }),
+      topPSamplingFromProbs(rows, 1, { indices, returnValid: true }),
+      minPSamplingFromProbs(rows, 0.5, { indices, returnValid: true }),
+      topKTopPSamplingFromProbs(rows, 5, 0.5, { indices, returnValid: true }),
+      topKTopPSamplingFromProbs(rows, 5, 0.5, { indices, returnValid: true, filterApplyOrder: 'joint' }),
+    ]) {
+      expect([found.dtype, found.shape]).toEqual(['bool', [6]]);
+      expect(Array.from(found.toArraySync() as Uint8Array, Boolean)).toEqual(valid);
+      expect(tokensOf(tokens)).toEqual(valid.map((is) => (is ? 100 : 0)));
+    }
+    const [tokens, found] = samplingFromProbs(rows.slice(0, 0, 0), { returnValid: true });
+    expect([tokens.shape, found.shape]).toEqual([[0], [0]]);
+  });
+
   it.skipIf(!onCuda)('is captured in graphs', () => {
     const expected = tokensOf(topKTopPSamplingFromProbs(x, 3, 0.8, { seed: 5, indices }));
     const stream = new cuda.Stream();
@@ -330,6 +377,21 @@ describe('errors', () => {
       () => topKMaskLogits(probs, undefined as unknown as number),
       'ERR_FLASHINFER_INVALID_ARGUMENT',
       'topK is undefined',
+    ],
+    [
+      () => samplingFromProbs(probs.to('float8_e4m3fn')),
+      'ERR_FLASHINFER_INVALID_DTYPE',
+      'probs has dtype float8_e4m3fn',
+    ],
+    [
+      () => samplingFromLogits(probs, { returnValid: true } as object),
+      'ERR_FLASHINFER_INVALID_ARGUMENT',
+      'option returnValid',
+    ],
+    [
+      () => topPSamplingFromProbs(probs, 0.5, { returnValid: 1 as unknown as true }),
+      'ERR_FLASHINFER_INVALID_ARGUMENT',
+      'returnValid is 1',
     ],
     [() => samplingFromProbs(probs, { seed: 0.5 }), 'ERR_FLASHINFER_INVALID_ARGUMENT', 'seed is 0.5'],
     [() => samplingFromProbs(probs.view(2)), 'ERR_FLASHINFER_INVALID_RANK', 'probs has rank 1'],
