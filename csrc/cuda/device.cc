@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "binding/async_task.h"
+#include "cuda/capture_gate.h"
 #include "cuda/state.h"
 
 namespace flashinfer::cuda {
@@ -93,8 +94,17 @@ JsValue MemInfo(CudaState& state, int32_t ordinal) {
       .Set("poolReserved", reserved);
 }
 
-void DeviceSynchronize(CudaState& state, int32_t ordinal) {
+void RefuseOwnCapture(CudaState& state, int32_t ordinal) {
   state.Use(ordinal);
+  for (const Stream& stream : state.streams) {
+    if (stream.device->ordinal == ordinal)
+      state.RefuseCapture(stream, "cuda.deviceSynchronize", "end the capture first");
+  }
+}
+
+void DeviceSynchronize(CudaState& state, int32_t ordinal) {
+  RefuseOwnCapture(state, ordinal);
+  const ContextWait wait(ordinal);
   FLASHINFER_CU(ordinal, cuCtxSynchronize);
 }
 
@@ -102,6 +112,7 @@ class DeviceSynchronizeTask : public AsyncTask {
  public:
   explicit DeviceSynchronizeTask(const Device& device) : device_(device) {}
   void Execute() override {
+    const ContextWait wait(device_.ordinal);
     const ScopedContext context(device_);
     FLASHINFER_CU(device_.ordinal, cuCtxSynchronize);
   }
@@ -111,6 +122,7 @@ class DeviceSynchronizeTask : public AsyncTask {
 };
 
 JsValue DeviceSynchronizeAsync(CudaState& state, int32_t ordinal) {
+  RefuseOwnCapture(state, ordinal);
   return StartTask(state.env, "flashinfer:deviceSynchronize",
                    std::make_unique<DeviceSynchronizeTask>(state.Use(ordinal)));
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Stream capture and graphs.
+#include "cuda/capture_gate.h"
 #include "cuda/state.h"
 
 namespace flashinfer::cuda {
@@ -9,7 +10,11 @@ void CaptureBegin(CudaState& state, Ptr streamPtr) {
   const Stream& stream = state.UseStream(streamPtr);
   // The stricter modes refuse memory of any stream, pinned or not, and module loading meanwhile, in this thread or in
   // all. What a replay could not repeat on this stream is refused in TypeScript, with a better message.
-  FLASHINFER_CU(stream.device->ordinal, cuStreamBeginCapture, stream.handle, CU_STREAM_CAPTURE_MODE_RELAXED);
+  const int ordinal = stream.device->ordinal;
+  BeginCapture(ordinal);
+  const CUresult result = Api().cuStreamBeginCapture(stream.handle, CU_STREAM_CAPTURE_MODE_RELAXED);
+  if (result != CUDA_SUCCESS) EndCapture(ordinal);
+  CheckResult(result, "cuStreamBeginCapture", ordinal);
   state.activeCaptures++;
 }
 
@@ -21,6 +26,7 @@ Ptr CaptureEnd(CudaState& state, Ptr streamPtr) {
   }
   CUgraph graph = nullptr;
   const CUresult result = Api().cuStreamEndCapture(stream.handle, &graph);
+  EndCapture(stream.device->ordinal);
   if (--state.activeCaptures == 0) FreeDeferred(state);
   CheckResult(result, "cuStreamEndCapture", stream.device->ordinal);
   state.graphs[AsPtr(graph)] = stream.device;

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "binding/async_task.h"
+#include "cuda/capture_gate.h"
 #include "cuda/state.h"
 
 namespace flashinfer::cuda {
@@ -32,6 +33,7 @@ Ptr MemAlloc(CudaState& state, int32_t ordinal, uint64_t bytes, Ptr streamPtr) {
   if (result == CUDA_ERROR_OUT_OF_MEMORY && device.pool != nullptr && state.activeCaptures == 0) {
     // Frees of other streams become reusable, and fragments go back to the driver, once everything is done.
     // Waiting for that would invalidate a capture.
+    const ContextWait wait(ordinal);
     FLASHINFER_CU(ordinal, cuCtxSynchronize);
     FLASHINFER_CU(ordinal, cuMemPoolTrimTo, device.pool, 0);
     result = TryAlloc(api, device, &ptr, size, stream.handle);

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "cuda/capture_gate.h"
+
 namespace flashinfer::cuda {
 
 void MakeCurrent(const Device& device) {
@@ -112,6 +114,7 @@ CudaState::~CudaState() {
     }
     CUgraph graph = nullptr;
     if (api.cuStreamEndCapture(stream.handle, &graph) == CUDA_SUCCESS) api.cuGraphDestroy(graph);
+    EndCapture(stream.device->ordinal);
   }
   const auto each = [&](const std::unordered_map<Ptr, Device*>& handles, auto&& destroy) {
     for (const auto& [handle, device] : handles) {

@@ -181,7 +181,7 @@ describe('appendPagedKVCache', () => {
     append();
     let expected = held(pagedKVCache.select(1, 0));
     using stream = new cuda.Stream({ device: testDevice });
-    cuda.synchronize();
+    cuda.synchronizeSync();
     const graph = cuda.capture(stream, () => cuda.withStream(stream, append));
     for (const next of [
       [7, 3],
@@ -190,9 +190,9 @@ describe('appendPagedKVCache', () => {
       const requests = next.map((position, r) => (position < 0 ? -1 : r));
       positions.copy_(indices(next));
       batchIndices.copy_(indices(requests));
-      cuda.synchronize();
+      cuda.synchronizeSync();
       graph.launch(stream);
-      cuda.synchronize();
+      cuda.synchronizeSync();
       expected = appended(expected, held(k), 128, 4, { ...batch, batchIndices: requests, positions: next });
       expectSameValues(pagedKVCache.select(1, 0), expected);
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Streams, events, graphs and device memory. Needs FLASHINFER_TEST_DEVICE=cuda; fakeDriver.test.ts runs it without a
 // GPU. Uses copies and fills only, whose results show a wrong order or a block freed too early.
+import { pbkdf2 } from 'node:crypto';
 import { setImmediate } from 'node:timers/promises';
 import { afterEach, describe, expect, it } from 'vitest';
 import { native } from '../../src/native/load.ts';
@@ -278,6 +279,24 @@ describe.runIf(onCuda)('graphs', () => {
     graph.launch();
     expect((await zeroed!.toArray()).every((v) => v === 0)).toBe(true);
     zeroed!.dispose();
+  });
+
+  it('and waits for the device of other threads keep off each other', async () => {
+    using stream = new cuda.Stream({ device });
+    using t = blank();
+    using one = ones(count, { device });
+    await cuda.synchronize(device);
+    for (let round = 0; round < 3; ++round) {
+      // Four tasks hold libuv's threads up, so that the driver's part of the wait falls into the capture.
+      for (let i = 0; i < 4; ++i) pbkdf2('a', 'b', 20_000, 64, 'sha512', () => undefined);
+      const waited = cuda.synchronize(device);
+      using graph = cuda.capture(stream, () => {
+        t.copy_(one);
+        for (const end = performance.now() + 100; performance.now() < end; );
+      });
+      await waited;
+      expect(graph.nodeCount).toBe(1);
+    }
   });
 
   it('refuse work that no replay could repeat, and leave the stream usable', async () => {

@@ -41,6 +41,7 @@ struct Stream {
   Graph queue;
   size_t done;
   Graph *capture;
+  int invalidated;
 };
 typedef struct Block {
   uint8_t *base;
@@ -203,7 +204,7 @@ API cuCtxGetCurrent(void **context) { return *context = current, OK; }
 API cuCtxSetCurrent(void *context) { return current = context, OK; }
 LOCKED(cuCtxSynchronize, (void)) {
   for (int i = 0; i < 256; i++)
-    if (all_streams[i] && all_streams[i]->capture) return 900;
+    if (all_streams[i] && all_streams[i]->capture) return all_streams[i]->invalidated = 1, 900;
   return current ? run_all() : 201;
 }
 API cuDeviceGetDefaultMemPool(void **pool, int device) { return (void)device, *pool = &threshold, OK; }
@@ -305,8 +306,9 @@ LOCKED(cuStreamBeginCapture_v2, (Stream *stream, int mode), stream, mode) {
   return OK;
 }
 LOCKED(cuStreamEndCapture, (Stream *stream, Graph **graph), stream, graph) {
-  *graph = stream->capture;
+  *graph = stream->invalidated ? NULL : stream->capture;
   stream->capture = NULL;
+  if (stream->invalidated) return stream->invalidated = 0, 901;
   live_graphs++;
   return OK;
 }
