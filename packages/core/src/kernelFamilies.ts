@@ -7,12 +7,12 @@ import type { AotRequest } from './jit/aotRequest.ts';
 import type { KernelSpec } from './jit/spec.ts';
 import { normModelSpecs, normSpecs } from './norm/normKernel.ts';
 import { pageModelSpecs, pageSpecs } from './page/pageKernel.ts';
-import { fp8Specs } from './quantization/fp8Kernel.ts';
+import { fp8ModelSpecs, fp8Specs } from './quantization/fp8Kernel.ts';
 import { packBitsSpecs } from './quantization/packBitsKernel.ts';
 import { ropeModelSpecs, ropeSpecs } from './rope/ropeKernel.ts';
-import { samplingSpecs } from './sampling/samplingKernel.ts';
+import { samplingModelSpecs, samplingSpecs } from './sampling/samplingKernel.ts';
 import { elementwiseModelSpecs, elementwiseSpecs } from './tensor/elementwise.ts';
-import { topKSpecs } from './topk/topkKernel.ts';
+import { topKModelSpecs, topKSpecs } from './topk/topkKernel.ts';
 
 interface KernelFamily {
   /** Every template, element type and option at least once, not every combination: few, for any architecture. */
@@ -29,8 +29,8 @@ export const kernelFamilies: readonly KernelFamily[] = [
   { samples: activationSpecs, forModels: activationModelSpecs },
   { samples: packBitsSpecs },
   { samples: pageSpecs, forModels: pageModelSpecs },
-  { samples: fp8Specs },
+  { samples: fp8Specs, forModels: fp8ModelSpecs },
   { samples: ropeSpecs, forModels: ropeModelSpecs },
-  { samples: topKSpecs },
-  { samples: samplingSpecs },
+  { samples: topKSpecs, forModels: topKModelSpecs },
+  { samples: samplingSpecs, forModels: samplingModelSpecs },
 ];

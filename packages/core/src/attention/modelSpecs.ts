@@ -50,7 +50,10 @@ function prefillTiles(options: KernelOptions, limits: DeviceLimits, paged: boole
   return packedRows.map((rows) => choosePrefillTile(options, rows, limits, paged));
 }
 
-/** For few blocks, for so many that a multiprocessor holds them at once, and for more. */
+/**
+ * Decode, and prefills of a few tokens, which are causal: for few blocks, for so many that a multiprocessor holds them
+ * at once, and for more.
+ */
 function decodeTiles(options: KernelOptions, limits: DeviceLimits): readonly DecodeTile[] {
   const tiles = [1, 2, 3, 4, 5, 6, 7, 8, Number.MAX_SAFE_INTEGER].map((blocks) =>
     chooseDecodeTile(options, limits, blocks),
@@ -63,7 +66,7 @@ function pagedSpecs(plain: KernelOptions, limits: DeviceLimits): KernelSpec[] {
   // Without a mask: the levels of shared prefixes.
   const masks = plain.windowLeft < 0 && plain.logitsSoftCap === 0 ? [causal, plain] : [causal];
   return [
-    ...decodeTiles(plain, limits).map((tile) => batchDecodeSpec(plain, tile, true)),
+    ...[plain, causal].flatMap((o) => decodeTiles(o, limits).map((tile) => batchDecodeSpec(o, tile, true))),
     ...masks.flatMap((o) => prefillTiles(o, limits, true).map((tile) => batchPrefillSpec(o, tile, true))),
     batchMergeSpec(plain),
   ];
@@ -101,7 +104,8 @@ function contiguousSpecs(plain: KernelOptions, limits: DeviceLimits): KernelSpec
   const causal = { ...plain, maskMode: 'causal' } as const;
   const masks = plain.windowLeft < 0 && plain.logitsSoftCap === 0 ? [causal, plain] : [causal];
   return [
-    decodeSpec(plain, chooseDecodeTile(plain, limits)),
+    ...[plain, causal].map((o) => decodeSpec(o, chooseDecodeTile(o, limits))),
+    ...decodeTiles(causal, limits).map((tile) => batchDecodeSpec(causal, tile, false)),
     ...masks.flatMap((o) =>
       prefillTiles(o, limits, false).flatMap((tile) => [prefillSpec(o, tile), batchPrefillSpec(o, tile, false)]),
     ),

@@ -135,15 +135,16 @@ export function normSpecs(): KernelSpec[] {
   ];
 }
 
-/** Norms of models alone and fused with the residual, for few rows, as in decode, and for many. */
+/** Norms of models alone and fused with the residual, to 16 bits and to fp8, for few rows, as in decode, and for many. */
 export function normModelSpecs({ models, dtypes: modelDtypes }: AotRequest): KernelSpec[] {
   const lengths = [...new Set(models.flatMap((model) => model.normLengths))];
   return modelDtypes.flatMap((dtype) =>
     lengths.flatMap((length) =>
       [1, 8192].flatMap((rows) => {
         const tile = chooseNormTile(length, 8, rows, 132);
-        const plain = { kind: 'rms', add: false, dtype, weightDtype: dtype, outDtype: dtype } as const;
-        return [normSpec(plain, tile), normSpec({ ...plain, add: true }, tile)];
+        return ([dtype, 'float8_e4m3fn'] as const).flatMap((outDtype) =>
+          [false, true].map((add) => normSpec({ kind: 'rms', add, dtype, weightDtype: dtype, outDtype }, tile)),
+        );
       }),
     ),
   );

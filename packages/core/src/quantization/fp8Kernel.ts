@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Kernels of include/flashinfer/quantize_fp8.cuh: how tiles are spread over threads, and the spec of each instantiation.
+import { type AotRequest, tensorParallelSizes } from '../jit/aotRequest.ts';
 import type { KernelSpec, ParamField } from '../jit/spec.ts';
 import { type DType, dtypes } from '../tensor/dtype.ts';
 
@@ -161,4 +162,26 @@ export function fp8Specs(): KernelSpec[] {
     dequantizeFp8Spec('float8_e5m2', 'float16', 8),
     dequantizeFp8Spec('float8_e5m2', 'float16', 1),
   ];
+}
+
+/**
+ * Inputs of a model's products and what its cache takes, to float8_e4m3fn: a scale for all, a token, 128 of its elements
+ * or a block of weights; and back.
+ */
+export function fp8ModelSpecs({ models, dtypes: modelDtypes }: AotRequest): KernelSpec[] {
+  const lengths = models.flatMap(({ normLengths, intermediate, attention }) => {
+    const split = attention === undefined ? [intermediate] : [intermediate, attention.numQoHeads * attention.headDim];
+    const parts = split.flatMap((length) => tensorParallelSizes.map((size) => length / size));
+    return [...normLengths, ...parts, ...(attention === undefined ? [] : [attention.headDim])];
+  });
+  const tokenTiles = [...new Set(lengths)].map((length) => tokenTile(length, 8));
+  return modelDtypes.flatMap((dtype) => [
+    ...[...tokenTiles, blockTile(1, 8), blockTile(fp8BlockSize, 8)].map((tile) =>
+      quantizeFp8Spec(dtype, 'float8_e4m3fn', tile, 'kTile'),
+    ),
+    quantizeFp8Spec(dtype, 'float8_e4m3fn', pieceTile(8), 'kGiven'),
+    quantizeFp8Spec(dtype, 'float8_e4m3fn', pieceTile(8), 'kPartials'),
+    fp8MaxSpec(dtype, 8),
+    dequantizeFp8Spec('float8_e4m3fn', dtype, 8),
+  ]);
 }

@@ -151,6 +151,7 @@ export function ropeModelSpecs({ dtypes: modelDtypes }: AotRequest): KernelSpec[
     sources.flatMap((source) =>
       [
         { heads: 1, stream: false },
+        { heads: 1, stream: true },
         { heads: 4, stream: false },
         { heads: 4, stream: true },
       ].map(({ heads, stream }) => ropeSpec({ ...source, dtype, interleave: false, stream }, { vec: 8, heads })),

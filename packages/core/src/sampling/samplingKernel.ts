@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The kernels of include/flashinfer/sampling.cuh: how a row is dealt to the warps of a cluster, and their specs.
+import type { AotRequest } from '../jit/aotRequest.ts';
+import { parseTarget } from '../jit/arch.ts';
 import type { KernelSpec, ParamField } from '../jit/spec.ts';
 import { type DType, dtypes } from '../tensor/dtype.ts';
 
@@ -48,6 +50,9 @@ const plainShape: BlockShape = { threads: 256, blocksPerSm: 4, fixedShared: 384 
 /** Without clusters a row has one block alone. */
 const singleShape: BlockShape = { threads: 1024, blocksPerSm: 1, fixedShared: 1152 };
 
+/** What the system takes of a block's shared memory, bytes. */
+const systemShared = 1024;
+
 export interface SamplingLimits {
   /** From sm_90 up. */
   readonly clusters: boolean;
@@ -85,8 +90,7 @@ export function planSampling(vocab: number, rows: number, selects: boolean, limi
   const { clusters, sharedPerBlock, sharedPerSm, numSms } = limits;
   const shape = selects ? selectingShape : clusters ? plainShape : singleShape;
   const { threads, blocksPerSm } = shape;
-  // The system takes 1 KiB a block.
-  const room = Math.min(sharedPerBlock, Math.floor(sharedPerSm / blocksPerSm) - 1024);
+  const room = Math.min(sharedPerBlock, Math.floor(sharedPerSm / blocksPerSm) - systemShared);
   let cluster = 1;
   const segment = () => Math.max(heldElements, step * Math.ceil((vocab * 32) / (step * threads * cluster)));
   const needed = () => shape.fixedShared + ((segment() - heldElements) * threads) / 8;
@@ -208,4 +212,27 @@ export function samplingSpecs(): KernelSpec[] {
     samplingSpec('maskLogits', 'float16', 4, selecting),
     samplingSpec('maskLogits', 'bfloat16', 1, selecting),
   ];
+}
+
+/** Rows of a model's vocabulary: logits in float32 and the model's type, probabilities as softmax gives them. */
+export function samplingModelSpecs({ models, dtypes: modelDtypes, target, sharedPerBlock }: AotRequest): KernelSpec[] {
+  const sharedPerSm = sharedPerBlock + systemShared;
+  const limits = { clusters: parseTarget(target).sm >= 90, sharedPerBlock, sharedPerSm, numSms: 132 };
+  const vocabs = [...new Set(models.map(({ vocab }) => vocab))];
+  return vocabs.flatMap((vocab) => {
+    const selecting = planSampling(vocab, 1, true, limits);
+    const plain = planSampling(vocab, 1, false, limits);
+    return [
+      ...(['float32', ...modelDtypes] as const).flatMap((dtype) => [
+        samplingSpec('softmax', dtype, 4, plain),
+        samplingSpec('sampleLogits', dtype, 4, plain),
+        samplingSpec('sampleLogits', dtype, 4, selecting),
+        samplingSpec('maskLogits', dtype, 4, selecting),
+      ]),
+      samplingSpec('sampleProbs', 'float32', 4, plain),
+      samplingSpec('sampleProbs', 'float32', 4, selecting),
+      samplingSpec('renormProbs', 'float32', 4, selecting),
+      chainSpec('float32', 4, plain),
+    ];
+  });
 }

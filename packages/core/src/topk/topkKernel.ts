@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The kernel of include/flashinfer/topk.cuh: how rows are spread over blocks, how much is sampled and how many candidates
 // are kept, and the spec of each instantiation.
+import type { AotRequest } from '../jit/aotRequest.ts';
 import type { KernelSpec, ParamField } from '../jit/spec.ts';
 import { type DType, dtypes } from '../tensor/dtype.ts';
 
@@ -156,4 +157,11 @@ export function topKSpecs(): KernelSpec[] {
     topKSpec('float16', 8, 512),
     topKSpec('float16', 1, 1024),
   ];
+}
+
+/** Rows of logits or probabilities; vocabularies fill whole accesses. */
+export function topKModelSpecs({ dtypes: modelDtypes }: AotRequest): KernelSpec[] {
+  return (['float32', ...modelDtypes] as const).flatMap((dtype) =>
+    [512, 1024].map((threads) => topKSpec(dtype, dtype === 'float32' ? 4 : 8, threads)),
+  );
 }

@@ -3,8 +3,7 @@
 // the template of each kernel they ask for must be in the list of kernels that are compiled ahead of time.
 import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { aotKernels } from '../../src/aotKernels.ts';
 import type { EntryManifest } from '../../src/jit/entry.ts';
@@ -13,6 +12,7 @@ import { onCuda } from '../device.ts';
 import { temporaryFolder } from '../jit/fixture.ts';
 import { FakeCuda } from '../native/fakeCuda/fakeCuda.ts';
 import { fakeToolkit } from '../native/fakeCuda/fakeToolkit.ts';
+import { failuresIn, vitest } from './vitestReport.ts';
 
 const fake = new FakeCuda();
 afterAll(() => fake.dispose());
@@ -51,24 +51,12 @@ function modulesLaunchedBy(
   return { modules, output: child.stdout, errors: child.stderr };
 }
 
-/** What failed, by vitest's report. */
-function failuresIn(output: string): string[] {
-  const report = JSON.parse(output.slice(output.indexOf('{')));
-  const tests: { status: string; fullName: string; failureMessages: string[] }[] = report.testResults.flatMap(
-    (file: { assertionResults: unknown[] }) => file.assertionResults,
-  );
-  return tests
-    .filter(({ status }) => status === 'failed')
-    .map(({ fullName, failureMessages }) => [fullName, ...failureMessages].join('\n'));
-}
-
 /** `flashinfer::norm` of `flashinfer::norm<...>`. */
 const template = (entry: string): string => entry.replace(/<.*/s, '');
 
 // Where there is a GPU there may be NVRTC, which compiles for real and comes before the fake nvcc.
 describe.runIf(process.platform === 'linux' && !onCuda)('every kernel that an exported operator launches', () => {
   it('has a template in the list of kernels compiled ahead of time', () => {
-    const vitest = join(dirname(createRequire(import.meta.url).resolve('vitest/package.json')), 'vitest.mjs');
     const { modules, output, errors } = modulesLaunchedBy([
       vitest,
       'run',

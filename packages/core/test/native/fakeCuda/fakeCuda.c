@@ -2,7 +2,8 @@
 // A CUDA driver for tests without a GPU: device memory is malloc, and the work of a stream runs only when something
 // waits for it, so that staging memory reused too early, a missing wait or a wrong order shows as wrong bytes.
 // Every call is a line in the file that FAKE_CUDA_LOG names. Its one kernel, `store`, takes {u64 address; u32 value;
-// u32 pad} and stores the value. Built by fakeCuda.ts; -DFAKE_OLD, -DFAKE_NO_DEVICE and -DFAKE_STUB make other drivers.
+// u32 pad} and stores the value. Built by fakeCuda.ts; -DFAKE_OLD, -DFAKE_TENSOR_MAPS, -DFAKE_NO_DEVICE and -DFAKE_STUB make
+// other drivers.
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -87,13 +88,18 @@ static Block *block_of(const void *address, size_t bytes) {
   return NULL;
 }
 
+/** Not with FAKE_CUDA_UNTOUCHED, for programs of much memory: pages that nothing writes cost nothing. */
+static void poison(Block *b, int byte) {
+  if (!getenv("FAKE_CUDA_UNTOUCHED")) memset(b->base, byte, b->bytes);
+}
+
 static void free_block(const void *address) {
   for (Block **at = &blocks; *at; at = &(*at)->next) {
     Block *b = *at;
     if (b->base != address) continue;
     *at = b->next;
     used_bytes -= b->bytes;
-    memset(b->base, 0xdd, b->bytes);
+    poison(b, 0xdd);
     free(b->base);
     free(b);
     return;
@@ -227,7 +233,7 @@ LOCKED(cuMemAlloc_v2, (ptr_t *ptr, size_t bytes), ptr, bytes) {
   if (bytes > CAPACITY - used_bytes) return OUT_OF_MEMORY;
   Block *b = malloc(sizeof *b);
   *b = (Block){aligned_alloc(256, (bytes + 255) / 256 * 256), bytes, blocks};
-  memset(b->base, 0xcd, bytes);
+  poison(b, 0xcd);
   blocks = b;
   used_bytes += bytes;
   *ptr = (uintptr_t)b->base;
@@ -424,16 +430,18 @@ LOCKED(cuLaunchKernelEx, (const Config *c, void *function, void **params, void *
   return result;
 }
 
-#ifndef FAKE_OLD
+#if !defined FAKE_OLD && !defined FAKE_TENSOR_MAPS
 API cuFuncLoad(void *function) { return (void)function, note("cuFuncLoad"), OK; }
 API cuFuncGetParamInfo(void *function, size_t index, size_t *offset, size_t *size) {
   (void)function;
   return index ? INVALID_VALUE : (*offset = 0, *size = 16, OK);
 }
+#endif
+#ifndef FAKE_OLD
 API cuTensorMapEncodeTiled(uint64_t *map, int dtype, unsigned rank, void *address, const uint64_t *dims,
                            const uint64_t *strides, const unsigned *box, const unsigned *elementStrides, int interleave,
                            int swizzle, int l2, int oob) {
-  if ((uintptr_t)map % 64 || rank != 2) return INVALID_VALUE;
+  if ((uintptr_t)map % 64 || rank < 2) return INVALID_VALUE;
   const uint64_t words[16] = {dtype, rank, (uintptr_t)address, dims[0], dims[1], strides[0], box[0], box[1],
                               elementStrides[0], elementStrides[1], interleave, swizzle, l2, oob, 0, ~0ull};
   memcpy(map, words, sizeof words);

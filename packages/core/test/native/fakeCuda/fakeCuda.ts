@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { addonCandidates } from '../../../src/native/load.ts';
 import { packageRoot } from '../../../src/packageRoot.ts';
 
-export type FakeVariant = 'full' | 'old' | 'no_device' | 'stub';
+export type FakeVariant = 'full' | 'old' | 'tensor_maps' | 'no_device' | 'stub';
 
 export class FakeCuda {
   readonly #folder = mkdtempSync(join(tmpdir(), 'flashinfer-fake-cuda-'));
