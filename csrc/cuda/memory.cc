@@ -109,15 +109,36 @@ void CopyDtoD(CudaState& state, Ptr dst, Ptr src, uint64_t bytes, Ptr streamPtr)
   FLASHINFER_CU(stream.device->ordinal, cuMemcpyDtoDAsync, dst, src, bytes, stream.handle);
 }
 
-void Write(CudaState& state, int32_t ordinal, Ptr dst, Bytes src, Ptr streamPtr) {
-  Device& device = state.Use(ordinal);
-  const Stream& stream = state.UseStream(streamPtr);
+void WriteIn(Device& device, CUdeviceptr dst, Bytes src, CUstream stream) {
+  for (size_t at = 0; at < src.size; at += StagingRing::kMaxPiece) {
+    const size_t size = std::min(StagingRing::kMaxPiece, src.size - at);
+    device.writes.Write(device.ordinal, dst + at, {src.data + at, size}, {nullptr, 0}, stream);
+  }
+}
+
+Stream& StreamToWrite(CudaState& state, Ptr streamPtr) {
+  Stream& stream = state.UseStream(streamPtr);
   state.RefuseCapture(stream, "cuda.write: a copy from JS memory",
                       "a replay would read reused staging memory; copy before the capture, or from pinned memory");
-  for (size_t at = 0; at < src.size; at += StagingRing::kMaxPiece) {
-    device.writes.Write(ordinal, dst + at, src.data + at, std::min(StagingRing::kMaxPiece, src.size - at),
-                        stream.handle);
+  return stream;
+}
+
+void Write(CudaState& state, int32_t ordinal, Ptr dst, Bytes src, Ptr streamPtr) {
+  Device& device = state.Use(ordinal);
+  WriteIn(device, dst, src, StreamToWrite(state, streamPtr).handle);
+}
+
+void WriteBoth(CudaState& state, int32_t ordinal, Ptr dst, Bytes first, Bytes second, Ptr streamPtr) {
+  Device& device = state.Use(ordinal);
+  const CUstream stream = StreamToWrite(state, streamPtr).handle;
+  const size_t size = first.size + second.size;
+  if (size == 0) return;
+  if (size <= StagingRing::kMaxPiece) {
+    device.writes.Write(ordinal, dst, {first.data, first.size}, {second.data, second.size}, stream);
+    return;
   }
+  WriteIn(device, dst, first, stream);
+  WriteIn(device, dst + first.size, second, stream);
 }
 
 /** Waits for a copy into pinned memory on a libuv thread, then moves it into the JS array on the JS thread. */
@@ -225,6 +246,7 @@ void AddMemoryFunctions(FunctionTable& table) {
       .Add<CopyDtoH>("copyDtoH")
       .Add<CopyDtoD>("copyDtoD")
       .Add<Write>("write")
+      .Add<WriteBoth>("writeBoth")
       .Add<Read>("read")
       .Add<ReadSync>("readSync")
       .Add<Memset>("memset");

@@ -11,7 +11,8 @@ void* AllocPinned(int device, size_t bytes) {
   return block;
 }
 
-void StagingRing::Write(int device, CUdeviceptr dst, const uint8_t* src, size_t bytes, CUstream stream) {
+void StagingRing::Write(int device, CUdeviceptr dst, Span first, Span second, CUstream stream) {
+  const size_t bytes = first.size + second.size;
   if (base_ == nullptr) base_ = static_cast<uint8_t*>(AllocPinned(device, kCapacity));
   if (idleEvents_.empty()) {
     CUevent event;
@@ -20,7 +21,8 @@ void StagingRing::Write(int device, CUdeviceptr dst, const uint8_t* src, size_t 
   }
   const size_t rounded = (bytes + 63) / 64 * 64;  // keeps every piece aligned for the copy engine
   const size_t begin = Reserve(device, rounded);
-  std::memcpy(base_ + begin, src, bytes);
+  if (first.size != 0) std::memcpy(base_ + begin, first.data, first.size);
+  if (second.size != 0) std::memcpy(base_ + begin + first.size, second.data, second.size);
   FLASHINFER_CU(device, cuMemcpyHtoDAsync, dst, base_ + begin, bytes, stream);
   const CUevent done = idleEvents_.back();
   FLASHINFER_CU(device, cuEventRecord, done, stream);

@@ -21,8 +21,16 @@ class StagingRing {
   /** Largest piece; several fit, so copying in overlaps with the transfers. */
   static constexpr size_t kMaxPiece = 1 << 20;
 
-  /** Copies `bytes` (at most kMaxPiece) to `dst` in stream order; `src` may change as soon as this returns. */
-  void Write(int device, CUdeviceptr dst, const uint8_t* src, size_t bytes, CUstream stream);
+  struct Span {
+    const uint8_t* data;
+    size_t size;
+  };
+
+  /**
+   * Copies `first`, then `second` (at most kMaxPiece together) to `dst` in stream order; both may change as soon as this
+   * returns.
+   */
+  void Write(int device, CUdeviceptr dst, Span first, Span second, CUstream stream);
   /** Frees everything; the copies must be done. */
   void Destroy() noexcept;
 

@@ -95,13 +95,17 @@ export class PlanBuffer {
     kernels: PlannedKernels | undefined,
   ): void {
     this.reserve(caller, layout, kernels);
-    if (staging.length < layout.words) staging = new Int32Array(layout.words * 2);
-    if (cut !== undefined) writePlan(staging, layout, cut, requests, kernels!.shape, pages);
-    staging.set(pages, layout.pages);
+    const { ptr } = this.written;
+    const pageBytes = new Uint8Array(pages.buffer, pages.byteOffset, pages.byteLength);
+    if (cut === undefined) {
+      native().host.write(ptr, pageBytes);
+      return;
+    }
+    if (staging.length < layout.pages) staging = new Int32Array(layout.pages * 2);
+    writePlan(staging, layout, cut, requests, kernels!.shape, pages);
     const index = deviceIndex(this.device);
-    const bytes = new Uint8Array(staging.buffer, 0, (layout.pages + pages.length) * 4);
-    if (index < 0) native().host.write(this.written.ptr, bytes);
-    else native().cuda.write(index, this.written.ptr, bytes, currentStream(index));
+    const work = new Uint8Array(staging.buffer, 0, layout.pages * 4);
+    native().cuda.writeBoth(index, ptr, work, pageBytes, currentStream(index));
   }
 
   private reserve(caller: string, layout: BufferLayout, kernels: PlannedKernels | undefined): void {

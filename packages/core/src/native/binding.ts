@@ -470,6 +470,8 @@ export interface NativeCuda {
   copyDtoD(dst: Ptr, src: Ptr, bytes: number, stream: Ptr): void;
   /** JS memory → device: stages internally, so `src` may change as soon as the call returns. */
   write(device: number, dst: Ptr, src: Uint8Array, stream: Ptr): void;
+  /** Both as if they were one, with one copy where they are small. */
+  writeBoth(device: number, dst: Ptr, first: Uint8Array, second: Uint8Array, stream: Ptr): void;
   /** Device → JS memory, after all earlier work of the stream; the Promise settles off the event loop. */
   read(device: number, src: Ptr, dst: Uint8Array, stream: Ptr): Promise<void>;
   readSync(device: number, src: Ptr, dst: Uint8Array, stream: Ptr): void;

@@ -138,6 +138,25 @@ describe.runIf(process.platform === 'linux')('against the fake driver', () => {
     expect(value).toEqual([true, true, true, true]);
   });
 
+  it('writes two arrays behind each other, small ones with one copy', () => {
+    const { value, calls } = fake.run(`${prelude}
+      const results = [];
+      for (const [m, n] of [[3, 5], [0, 7], [8, 0], [0, 0], [1 << 20, 1], [(1 << 20) - 1, 1]]) {
+        const block = cuda.memAlloc(0, m + n, stream);
+        const [first, second] = [bytes(m), bytes(n)];
+        const expected = Buffer.concat([first, second]);
+        cuda.writeBoth(0, block, first, second, stream);
+        first.fill(0);
+        second.fill(0);
+        results.push(same(readBack(block, m + n), expected));
+      }
+      return results;`);
+    expect(value).toEqual([true, true, true, true, true, true]);
+    expect(calls.filter((call) => call.startsWith('cuMemcpyHtoDAsync'))).toEqual(
+      [8, 7, 8, 1 << 20, 1, 1 << 20].map((size) => `cuMemcpyHtoDAsync ${size}`),
+    );
+  });
+
   it('never reuses staging memory before its copy ran, for any mix of sizes and streams', () => {
     const { value } = fake.run(`${prelude}
       const other = cuda.streamCreate(0, 0);
