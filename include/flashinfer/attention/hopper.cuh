@@ -38,6 +38,10 @@ struct HopperConfig {
   static constexpr int kWarpgroups = WARPGROUPS_;
   static constexpr int kThreads = (kWarpgroups + 1) * 128;
   static constexpr bool kGathers = KV == HopperKv::kGather;
+  /** kPages: warps that ask for the boxes of K, and as many for V. A warp asks for one box after the other, 60 cycles each. */
+  static constexpr int kBoxWarps = 2;
+  /** Arrivals, besides bytes, that complete a tile. */
+  static constexpr int kFullArrivals = kGathers ? 128 : KV == HopperKv::kPages ? kBoxWarps : 1;
   static constexpr int kLoaderRegisters = kWarpgroups == 3 ? 32 : kGathers ? 40 : 24;
   static constexpr int kRegisters = kWarpgroups == 3 ? 160 : kGathers ? 232 : 240;
 
@@ -173,19 +177,29 @@ __device__ __forceinline__ HopperItem hopper_item(const Params& batch, int num_i
   return item;
 }
 
-/** The loading warpgroup. kRows: one thread does all of it; kPages: one warp; kGather: all threads copy. */
+/** The loading warpgroup. kRows: one thread does all of it; kPages: warps of K and warps of V; kGather: all threads copy. */
 template <class C, class Params>
 struct HopperLoader {
   using T = typename C::T;
-  static constexpr int kThreads = C::KV == HopperKv::kRows ? 1 : C::KV == HopperKv::kPages ? 32 : 128;
+  static constexpr int kThreads = C::KV == HopperKv::kRows ? 1 : 128;
 
   const Params& batch;
   const HopperShared<C>& shared;
-  const int thread;
+  const int thread, boxes;
   int kv_start, head, kv_len;
 
   __device__ __forceinline__ HopperLoader(const Params& params, const HopperShared<C>& places)
-      : batch(params), shared(places), thread(threadIdx.x) {}
+      : batch(params), shared(places), thread(threadIdx.x), boxes(boxes_of(params)) {}
+
+  /** kPages: boxes of a tile. */
+  static __device__ __forceinline__ int boxes_of(const Params& params) {
+    if constexpr (C::KV == HopperKv::kPages) return C::KV_TILE / min(params.page_size, C::KV_TILE);
+    else return 1;
+  }
+
+  __device__ __forceinline__ int box_warp() const { return (thread >> 5) % C::kBoxWarps; }
+  __device__ __forceinline__ bool loads_k() const { return C::KV != HopperKv::kPages || thread < C::kBoxWarps * 32; }
+  __device__ __forceinline__ bool loads_v() const { return C::KV != HopperKv::kPages || thread >= C::kBoxWarps * 32; }
 
   /** A tile of K or of V into `dst`; `full` completes when it is there. */
   template <bool IS_K, int D>
@@ -213,26 +227,31 @@ struct HopperLoader {
   __device__ __forceinline__ void find_pages(int tile) {
 #pragma unroll
     for (int i = 0; i < kFound; ++i) {
-      const int offset = C::kGathers ? (thread >> 3) + i * 16 : thread * min(batch.page_size, C::KV_TILE);
+      const int offset = C::kGathers ? (thread >> 3) + i * 16 : box() * min(batch.page_size, C::KV_TILE);
       int slot;
       const int entry = PagedKv::page_of(batch, min(tile * C::KV_TILE + offset, kv_len - 1), slot);
       found[i] = __ldg(static_cast<const int32_t*>(batch.kv_indices) + kv_start + entry);
     }
   }
 
+  /** kPages: this lane's box of its warp's tiles; neighbours in a tile belong to different warps. */
+  __device__ __forceinline__ int box() const { return (thread & 31) * C::kBoxWarps + box_warp(); }
+
   /** A lane a box; boxes past the last key are left as they are. */
   template <int D>
   __device__ __forceinline__ void load_pages(const void* map, uint32_t dst, uint32_t full, int tile) {
-    const int rows = min(batch.page_size, C::KV_TILE), first_key = tile * C::KV_TILE;
-    const int used = min(C::KV_TILE / rows, ceil_div(kv_len - first_key, rows));
-    if (thread == 0) mbarrier_arrive_expect(full, used * rows * D * 2);
+    const int rows = min(batch.page_size, C::KV_TILE), first_key = tile * C::KV_TILE, left = kv_len - first_key;
+    const int used = left >= C::KV_TILE ? boxes : ceil_div(left, rows);
+    if ((thread & 31) == 0) {
+      mbarrier_arrive_expect(full, ceil_div(used - box_warp(), C::kBoxWarps) * rows * D * 2);
+    }
     __syncwarp();
-    if (thread >= used) return;
+    if (box() >= used) return;
     int slot;
-    PagedKv::page_of(batch, first_key + thread * rows, slot);
+    PagedKv::page_of(batch, first_key + box() * rows, slot);
 #pragma unroll
     for (int c = 0; c < D / 64; ++c) {
-      tma_load_4d(dst + (c * C::KV_TILE + thread * rows) * 128, map, full, c * 64, slot, head, found[0]);
+      tma_load_4d(dst + (c * C::KV_TILE + box() * rows) * 128, map, full, c * 64, slot, head, found[0]);
     }
   }
 
@@ -259,13 +278,16 @@ struct HopperLoader {
     }
   }
 
-  /** The item and its queries for every warpgroup; request -1 says that there is nothing more. */
+  /**
+   * The item and its queries for every warpgroup; request -1 says that there is nothing more. By one thread: others could
+   * come so late that an item without keys, which waits for none of them, has already been given back.
+   */
   __device__ __forceinline__ void hand_over(const HopperItem& item, HopperItem* items, int parity) {
+    if (kThreads > 1 && thread != 0) return;
     const int tokens = batch.warpgroup_rows / batch.group_size;
     const uint32_t bytes = batch.warpgroup_rows * C::D_QK * 2;
     for (int wg = 0; wg < C::kWarpgroups; ++wg) {
       mbarrier_wait(shared.q_empty(wg), parity);
-      if (thread != 0) continue;
       items[wg] = item;
       if (item.request < 0) {
         mbarrier_arrive(shared.q_full(wg));
@@ -299,20 +321,22 @@ struct HopperLoader {
         if (item.first < item.end) find_pages(item.end - 1);
       }
       for (int tile = item.end - 1; tile >= item.first; --tile) {
-        mbarrier_wait(shared.k_empty(ring.stage), ring.parity ^ 1);
-        load<true, C::D_QK>(shared.k(ring.stage), shared.k_full(ring.stage), tile);
-        if (tile == item.end - 1) hand_over(item, items, q_parity);
-        mbarrier_wait(shared.v_empty(ring.stage), ring.parity ^ 1);
-        load<false, C::D_VO>(shared.v(ring.stage), shared.v_full(ring.stage), tile);
+        if (loads_k()) {
+          mbarrier_wait(shared.k_empty(ring.stage), ring.parity ^ 1);
+          load<true, C::D_QK>(shared.k(ring.stage), shared.k_full(ring.stage), tile);
+          if (tile == item.end - 1) hand_over(item, items, q_parity);
+        }
+        if (loads_v()) {
+          mbarrier_wait(shared.v_empty(ring.stage), ring.parity ^ 1);
+          load<false, C::D_VO>(shared.v(ring.stage), shared.v_full(ring.stage), tile);
+        }
         if constexpr (kFound > 0) {
           if (tile > item.first) find_pages(tile - 1);
         }
         ring.advance();
       }
       int place = static_cast<int>(taken) + gridDim.x;
-      if constexpr (kThreads > 1) {
-        place = broadcast(place, places);
-      }
+      if constexpr (kThreads > 1) place = broadcast(place, places);
       item = hopper_item<C>(batch, num_items, place, kv_start);
     }
     // The last block to finish leaves both counters at zero for the next launch, once all blocks' places were taken.
@@ -322,7 +346,6 @@ struct HopperLoader {
 
   /** Thread 0's value in all loading threads. */
   __device__ __forceinline__ int broadcast(int value, int* places) {
-    if constexpr (kThreads == 32) return __shfl_sync(0xffffffffu, value, 0);
     if (thread == 0) *places = value;
     named_barrier_sync<kThreads>(kLoaderBarrier);
     value = *places;
@@ -627,8 +650,8 @@ __device__ __forceinline__ void hopper_prefill(const Params& batch) {
       tma_prefetch_map(&batch.v_map);
     }
     for (int i = 0; i < C::STAGES; ++i) {
-      mbarrier_init(shared.k_full(i), C::kGathers ? 128 : 1);
-      mbarrier_init(shared.v_full(i), C::kGathers ? 128 : 1);
+      mbarrier_init(shared.k_full(i), C::kFullArrivals);
+      mbarrier_init(shared.v_full(i), C::kFullArrivals);
       mbarrier_init(shared.k_empty(i), C::kWarpgroups * 4);
       mbarrier_init(shared.v_empty(i), C::kWarpgroups * 4);
     }
