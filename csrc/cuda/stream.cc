@@ -74,8 +74,8 @@ void StreamWaitEvent(CudaState& state, Ptr streamPtr, Ptr eventPtr) {
 
 bool StreamIsCapturing(CudaState& state, Ptr streamPtr) { return state.IsCapturing(state.UseStream(streamPtr)); }
 
-Ptr EventCreate(CudaState& state, int32_t ordinal, bool timing) {
-  const unsigned int flags = CU_EVENT_BLOCKING_SYNC | (timing ? 0 : CU_EVENT_DISABLE_TIMING);
+Ptr EventCreate(CudaState& state, int32_t ordinal, bool timing, bool interrupts) {
+  const unsigned int flags = (interrupts ? CU_EVENT_BLOCKING_SYNC : 0) | (timing ? 0 : CU_EVENT_DISABLE_TIMING);
   auto event = std::make_shared<Event>(state.Use(ordinal), flags);
   const Ptr ptr = AsPtr(event->handle);
   state.events[ptr] = std::move(event);

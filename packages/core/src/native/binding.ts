@@ -486,7 +486,11 @@ export interface NativeCuda {
   deviceSynchronize(device: number): void;
   deviceSynchronizeAsync(device: number): Promise<void>;
 
-  eventCreate(device: number, timing: boolean): Ptr;
+  /**
+   * With `interrupts`, who waits for it sleeps; the device then takes 0.9 us more (H200) from its time to the work behind
+   * it. Without, who waits keeps a core busy.
+   */
+  eventCreate(device: number, timing: boolean, interrupts: boolean): Ptr;
   eventDestroy(event: Ptr): void;
   eventRecord(event: Ptr, stream: Ptr): void;
   eventQuery(event: Ptr): boolean;

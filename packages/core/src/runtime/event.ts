@@ -45,7 +45,7 @@ export class Event {
   }
 
   private create(index: number): void {
-    this.ptr = native().cuda.eventCreate(index, this.timing);
+    this.ptr = native().cuda.eventCreate(index, this.timing, true);
     this.index = index;
     abandonedEvents.register(this, this.ptr, this);
   }

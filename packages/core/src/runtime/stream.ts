@@ -121,7 +121,7 @@ export class Stream {
 /** @internal Later work of `stream` waits for what `earlier`, a stream of device `index`, holds now. */
 export function orderAfter(stream: Ptr, index: number, earlier: Ptr): void {
   const cuda = native().cuda;
-  const event = cuda.eventCreate(index, false);
+  const event = cuda.eventCreate(index, false, true);
   try {
     cuda.eventRecord(event, earlier);
     cuda.streamWaitEvent(stream, event);

@@ -158,7 +158,10 @@ describe.runIf(enabled)('a real device', () => {
     const side = cuda.streamCreate(device, 0);
     const block = cuda.memAlloc(device, 8, stream);
     cuda.memset(block, 0, 4, 2, stream);
-    const [start, end] = [cuda.eventCreate(device, true), cuda.eventCreate(device, true)];
+    const [start, end] = [true, false].map((interrupts) => cuda.eventCreate(device, true, interrupts)) as [
+      number,
+      number,
+    ];
     cuda.eventRecord(start, stream);
     launch(block, 11, { cycles: longCycles });
     cuda.eventRecord(end, stream);

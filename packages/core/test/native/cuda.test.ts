@@ -278,13 +278,13 @@ describe.runIf(process.platform === 'linux')('against the fake driver', () => {
     const { value, calls } = fake.run(`${prelude}
       const side = cuda.streamCreate(0, -3);
       const block = cuda.memAlloc(0, 4, stream);
-      const ready = cuda.eventCreate(0, false);
+      const ready = cuda.eventCreate(0, false, true);
       cuda.memset(block, 0x11, 1, 4, side);
       cuda.eventRecord(ready, side);
       const before = cuda.eventQuery(ready);
       cuda.streamWaitEvent(stream, ready);
       const ordered = readBack(block, 4)[0];
-      const [start, end] = [cuda.eventCreate(0, true), cuda.eventCreate(0, true)];
+      const [start, end] = [cuda.eventCreate(0, true, true), cuda.eventCreate(0, true, false)];
       cuda.eventRecord(start, stream);
       cuda.memset(block, 0, 1, 4, stream);
       cuda.eventRecord(end, stream);
@@ -306,6 +306,8 @@ describe.runIf(process.platform === 'linux')('against the fake driver', () => {
     expect(value.gone.map((error: { code: string }) => error.code)).toEqual(Array(4).fill('INVALID_POINTER'));
     expect(value.gone[0].message).toMatch(/event \d+ is not a live event/);
     expect(calls).toContain('cuStreamCreate flags=1 priority=-3');
+    // Blocking sync is 1, no timing 2.
+    for (const flags of [3, 1, 0]) expect(calls).toContain(`cuEventCreate flags=${flags}`);
     expect(calls.at(-1)).toMatch(/events=0 streams=0/);
   });
 
@@ -481,7 +483,7 @@ describe.runIf(process.platform === 'linux')('against the fake driver', () => {
           const side = cuda.streamCreate(0, 0);
           const block = cuda.memAlloc(0, 1 << 20, stream);
           cuda.pinnedAlloc(0, 4096);
-          cuda.eventCreate(0, true);
+          cuda.eventCreate(0, true, true);
           const module = cuda.moduleLoad(0, Buffer.from('.version 8.0'));
           cuda.kernelCreate(0, module, 'store', new ArrayBuffer(16), 0);
           cuda.write(0, block, new Uint8Array(100), stream);
