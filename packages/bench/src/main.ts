@@ -15,6 +15,7 @@ import { renderHtml, renderSvg } from './plot.ts';
 import { type CaseResult, describeMachine, describeVersions, type Report, reportSchema } from './report.ts';
 import { runCase } from './runCases.ts';
 import { renderTable } from './table.ts';
+import { renderTuning } from './tuningTable.ts';
 
 interface CliOptions {
   device?: string;
@@ -52,9 +53,17 @@ async function main(patterns: string[], cli: CliOptions): Promise<void> {
     program.error(`flashinfer-bench: --plot ${cli.plot}; expected a name that ends in .svg or .html`);
   }
   const report = await measure(cases, device, cli);
-  console.log(renderTable(report.results));
+  printTables(report.results);
   if (cli.json !== undefined) writeText(cli.json, `${JSON.stringify(report, null, 2)}\n`);
   if (cli.plot !== undefined) writeText(cli.plot, cli.plot.endsWith('.svg') ? renderSvg(report) : renderHtml(report));
+}
+
+/** Hundreds of tiles are for the report; here is what became of them. */
+function printTables(results: readonly CaseResult[]): void {
+  const others = results.filter(({ params }) => params.tile === undefined);
+  if (others.length > 0) console.log(renderTable(others));
+  const tuning = renderTuning(results);
+  if (tuning !== undefined) console.log(tuning);
 }
 
 async function measure(cases: readonly BenchCase[], device: Device, cli: CliOptions): Promise<Report> {

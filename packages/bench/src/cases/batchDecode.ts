@@ -5,11 +5,24 @@ import { type BatchParams, batchBuffers, disposeBatch, keyValueBytes, pageTable,
 import type { DeviceCase } from './benchCase.ts';
 import { pickWrapper } from './pickWrapper.ts';
 
-type Shape = Pick<BatchParams, 'numQoHeads' | 'numKvHeads'>;
+type Shape = Pick<BatchParams, 'numQoHeads' | 'numKvHeads'> & { readonly headDim?: number };
 const pageSize = 16;
 
-function decodeCase(name: string, kvLens: readonly number[], shape: Shape, anchor?: string): DeviceCase {
-  const params: BatchParams = { ...shape, headDim: 128, qoLens: kvLens.map(() => 1), kvLens, pageSize };
+function paramsOf(kvLens: readonly number[], shape: Shape): BatchParams {
+  return { headDim: 128, ...shape, qoLens: kvLens.map(() => 1), kvLens, pageSize };
+}
+
+export function plannedDecode(device: string, kvLens: readonly number[], shape: Shape, graph: boolean) {
+  const params = paramsOf(kvLens, shape);
+  const table = pageTable(params);
+  const maxima = { useCudaGraph: true, maxBatchSize: kvLens.length, maxNumPages: table.pagedKvIndices.length };
+  const wrapper = new BatchDecodeWithPagedKVCacheWrapper({ device, ...(graph && maxima) });
+  wrapper.plan({ ...table, ...planShape(params) });
+  return wrapper;
+}
+
+export function decodeCase(name: string, kvLens: readonly number[], shape: Shape, anchor?: string): DeviceCase {
+  const params = paramsOf(kvLens, shape);
   const { numQoHeads, numKvHeads, headDim } = params;
   return {
     name: `batch_decode/${name}_h${numQoHeads}k${numKvHeads}_d${headDim}_bf16_ps${pageSize}`,
@@ -21,13 +34,7 @@ function decodeCase(name: string, kvLens: readonly number[], shape: Shape, ancho
     flops: 0,
     setup({ device }, rotations) {
       const buffers = batchBuffers(device, rotations, params);
-      const table = pageTable(params);
-      const wrappers = pickWrapper((graph) => {
-        const maxima = { useCudaGraph: true, maxBatchSize: kvLens.length, maxNumPages: table.pagedKvIndices.length };
-        const wrapper = new BatchDecodeWithPagedKVCacheWrapper({ device, ...(graph && maxima) });
-        wrapper.plan({ ...table, ...planShape(params) });
-        return wrapper;
-      });
+      const wrappers = pickWrapper((graph) => plannedDecode(device, kvLens, shape, graph));
       return {
         run(rotation) {
           const { q, cache, out } = buffers[rotation]!;

@@ -14,7 +14,7 @@ import {
 import type { DeviceCase, PeerRequest } from './benchCase.ts';
 import { pickWrapper } from './pickWrapper.ts';
 
-interface Shape {
+export interface PrefillShape {
   readonly batchSize: number;
   readonly length: number;
   readonly numQoHeads: number;
@@ -23,12 +23,13 @@ interface Shape {
   readonly headDimVo?: number;
   readonly causal: boolean;
   readonly pageSize?: number;
+  /** Of ragged keys and values. */
+  readonly backend?: 'fa2' | 'fa3';
 }
 
-function prefillCase(shape: Shape): DeviceCase {
+export function prefillCase(shape: PrefillShape): DeviceCase {
   const { batchSize, length, numQoHeads, numKvHeads, headDim, headDimVo = headDim, causal, pageSize = 0 } = shape;
-  const lens = Array.from({ length: batchSize }, () => length);
-  const params: BatchParams = { qoLens: lens, kvLens: lens, numQoHeads, numKvHeads, headDim, headDimVo, pageSize };
+  const params = paramsOf(shape);
   const heads = numQoHeads === numKvHeads ? `H${numQoHeads}` : `H${numQoHeads}k${numKvHeads}`;
   const pages = pageSize > 0 ? `_ps${pageSize}` : '';
   const mask = causal ? 'causal' : 'full';
@@ -50,7 +51,7 @@ function prefillCase(shape: Shape): DeviceCase {
     dtype: 'bfloat16',
     setup({ device }, rotations) {
       const buffers = batchBuffers(device, rotations, params);
-      const wrappers = pageSize > 0 ? pagedWrappers(device, params, causal) : raggedWrappers(device, params, causal);
+      const wrappers = pageSize > 0 ? pagedWrappers(device, params, causal) : raggedWrappers(device, shape);
       return {
         run: (rotation) => wrappers.run(buffers[rotation]!),
         dispose() {
@@ -62,7 +63,13 @@ function prefillCase(shape: Shape): DeviceCase {
   };
 }
 
-function peerRequest({ batchSize, length, numQoHeads, numKvHeads, headDim, causal }: Shape): PeerRequest {
+function paramsOf(shape: PrefillShape): BatchParams {
+  const { batchSize, length, numQoHeads, numKvHeads, headDim, headDimVo = headDim, pageSize = 0 } = shape;
+  const lens = Array.from({ length: batchSize }, () => length);
+  return { qoLens: lens, kvLens: lens, numQoHeads, numKvHeads, headDim, headDimVo, pageSize };
+}
+
+function peerRequest({ batchSize, length, numQoHeads, numKvHeads, headDim, causal }: PrefillShape): PeerRequest {
   const shape = { batchSize, qoLen: length, kvLen: length, numQoHeads, numKvHeads, headDim };
   return { op: 'attention', ...shape, dtype: 'bfloat16', causal };
 }
@@ -93,19 +100,23 @@ function pagedWrappers(device: string, params: BatchParams, causal: boolean): Wr
   };
 }
 
-function raggedWrappers(device: string, params: BatchParams, causal: boolean): Wrappers {
-  const qoIndptr = indptr(params.qoLens);
-  const kvIndptr = indptr(params.kvLens);
-  const wrappers = pickWrapper((graph) => {
-    const maxima = { useCudaGraph: true, maxBatchSize: params.qoLens.length, maxNumTokens: qoIndptr.at(-1)! };
-    const wrapper = new BatchPrefillWithRaggedKVCacheWrapper({ device, ...(graph && maxima) });
-    wrapper.plan({ qoIndptr, kvIndptr, ...planShape(params), causal });
-    return wrapper;
-  });
+function raggedWrappers(device: string, shape: PrefillShape): Wrappers {
+  const wrappers = pickWrapper((graph) => plannedRagged(device, shape, graph));
   return {
     run: ({ q, k, v, out }) => void wrappers.current().run(q, k!, v!, { out }),
     dispose: () => wrappers.dispose(),
   };
+}
+
+export function plannedRagged(device: string, shape: PrefillShape, graph: boolean) {
+  const params = paramsOf(shape);
+  const qoIndptr = indptr(params.qoLens);
+  const kvIndptr = indptr(params.kvLens);
+  const maxima = { useCudaGraph: true, maxBatchSize: params.qoLens.length, maxNumTokens: qoIndptr.at(-1)! };
+  const { backend = 'auto', causal } = shape;
+  const wrapper = new BatchPrefillWithRaggedKVCacheWrapper({ device, backend, ...(graph && maxima) });
+  wrapper.plan({ qoIndptr, kvIndptr, ...planShape(params), causal });
+  return wrapper;
 }
 
 const grouped = { numQoHeads: 32, numKvHeads: 8, headDim: 128 };

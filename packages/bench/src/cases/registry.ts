@@ -22,6 +22,7 @@ import { ropeCases } from './rope.ts';
 import { samplingCases } from './sampling.ts';
 import { sparseCases } from './sparse.ts';
 import { topKCases } from './topk.ts';
+import { tuningCases } from './tuning.ts';
 import { variantBenchCases } from './variant.ts';
 
 export const allCases: readonly BenchCase[] = [
@@ -48,16 +49,21 @@ export const allCases: readonly BenchCase[] = [
   ...importCases,
   ...compileCases,
   ...llamaColdCases,
+  ...tuningCases,
 ];
 
 /**
  * Cases of a device whose name matches one of the patterns: `*` stands for anything, and a pattern without it matches
- * anywhere in the name. No patterns: all cases.
+ * anywhere in the name. No patterns: all cases. The search for tiles runs where a pattern names it.
  */
 export function selectCases(patterns: readonly string[], device: DeviceKind): BenchCase[] {
   const matchers = patterns.map(toMatcher);
+  const named = patterns.some((pattern) => pattern.startsWith('tuning'));
   return allCases.filter(
-    ({ name, devices }) => devices.includes(device) && (matchers.length === 0 || matchers.some((m) => m.test(name))),
+    ({ name, devices }) =>
+      devices.includes(device) &&
+      (named || !name.startsWith('tuning/')) &&
+      (matchers.length === 0 || matchers.some((m) => m.test(name))),
   );
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Kernels of batches (include/flashinfer/attention/batch.cuh), and the struct they are given.
 import type { KernelSpec, ParamField } from '../jit/spec.ts';
-import { type DecodeTile, decodeSharedBytes } from './decodeKernel.ts';
+import { decodeSharedBytes } from './decodeKernel.ts';
 import {
   type KernelOptions,
   mergeArguments,
@@ -10,7 +10,8 @@ import {
   typeArguments,
   variantArguments,
 } from './kernelName.ts';
-import { mergeThreads, type PrefillTile, prefillSharedBytes } from './prefillKernel.ts';
+import { mergeThreads, prefillSharedBytes } from './prefillKernel.ts';
+import type { DecodeTile, PrefillTile } from './tiles.ts';
 import type { AttentionVariant } from './variant.ts';
 import { variantFields } from './variantSource.ts';
 

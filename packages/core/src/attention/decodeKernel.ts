@@ -7,32 +7,10 @@ import { type KernelOptions, optionsName, prelude, typeArguments, variantArgumen
 import { type AttentionRequest, headDimVoOf } from './request.ts';
 import { singleParamsOf } from './singleParams.ts';
 import { firstVisibleKey, type KvSplit, splitKv } from './splitKv.ts';
+import { type DecodeTile, decodeTiles, triedTiles } from './tiles.ts';
 
 /** Packed query rows (tokens × heads of a group) of one block: the m16 tile of the tensor cores. */
 export const decodeRows = 16;
-
-export interface DecodeTile {
-  readonly warps: number;
-  readonly kvTile: number;
-  readonly stages: number;
-}
-
-/** Two blocks a multiprocessor at headDim 128, and four: one streams while another starts or ends. */
-const smallTile: DecodeTile = { warps: 4, kvTile: 16, stages: 3 };
-const smallestTile: DecodeTile = { warps: 2, kvTile: 16, stages: 3 };
-
-/**
- * For few blocks, in order of preference; the first that fits is taken. On H200 (d128, bf16, 65536 keys, 32/8 heads):
- * 4×32×2 3520 GB/s, 4×32×3 3493, 8×16×3 3474, 4×16×4 3468, and two or three smaller blocks a multiprocessor 3341 and 3289.
- */
-const tiles: readonly DecodeTile[] = [
-  { warps: 4, kvTile: 32, stages: 3 },
-  { warps: 4, kvTile: 32, stages: 2 },
-  { warps: 4, kvTile: 16, stages: 3 },
-  { warps: 4, kvTile: 16, stages: 2 },
-  { warps: 2, kvTile: 16, stages: 2 },
-  { warps: 1, kvTile: 16, stages: 2 }, // headDim 256 in sm_75's 64 KiB
-];
 
 /** Bytes of dynamic shared memory; DecodeConfig::kSharedBytes says the same, and the kernel checks what it is given. */
 export function decodeSharedBytes(o: KernelOptions, tile: DecodeTile): number {
@@ -55,14 +33,16 @@ export function decodeSharedBytes(o: KernelOptions, tile: DecodeTile): number {
  * 1024 77.9 and 77.0, 64 × 4096 258.3 and 257.7; but 128 × 2048, two waves, 258.1 and 262.0.
  */
 export function chooseDecodeTile(o: KernelOptions, limits: DeviceLimits, blocks = 1): DecodeTile {
+  if (triedTiles.decode !== undefined) return triedTiles.decode;
+  const { large, small: smallTile, smallest: smallestTile } = decodeTiles;
   const atOnce = (tile: DecodeTile): number => limits.numSms * blocksPerSm(limits, decodeSharedBytes(o, tile));
   const small = atOnce(smallTile);
   if (blocks > limits.numSms && small > limits.numSms) {
     return blocks > small && blocks <= atOnce(smallestTile) ? smallestTile : smallTile;
   }
   // 64 bytes: the block's static shared memory (a flag) counts against the same limit.
-  const fits = tiles.find((tile) => decodeSharedBytes(o, tile) + 64 <= limits.sharedPerBlock);
-  return fits ?? tiles[tiles.length - 1]!;
+  const fits = large.find((tile) => decodeSharedBytes(o, tile) + 64 <= limits.sharedPerBlock);
+  return fits ?? large[large.length - 1]!;
 }
 
 export function decodeSpec(o: KernelOptions, tile: DecodeTile): KernelSpec {

@@ -97,7 +97,7 @@ export function hopperKernels(
   const kv: HopperKv = pageSize === 0 ? 'rows' : pagesFit(pageSize, tile.kvTile) ? 'pages' : 'gather';
   const group = numQoHeads / numKvHeads;
   const warpgroupRows = hopperWarpgroupRows(group);
-  const key = `fa3_${kv}_${tile.warpgroups}_${tile.kvTile}`;
+  const key = `fa3_${kv}_${tile.warpgroups}_${tile.kvTile}_${tile.stages}`;
   return {
     spec: cachedSpec(attention, key, () => hopperSpec(attention, tile, kv, true)),
     mergeSpec: undefined,

@@ -5,13 +5,7 @@ import { batchParamsOf } from './batchKernel.ts';
 import { type KernelOptions, optionsName, prelude, typeArguments, variantArguments } from './kernelName.ts';
 import { headDimVoOf } from './request.ts';
 import { singleParamsOf } from './singleParams.ts';
-
-export interface HopperTile {
-  /** Warpgroups that compute, each 64 query rows; one more loads. */
-  readonly warpgroups: 2 | 3;
-  readonly kvTile: number;
-  readonly stages: number;
-}
+import { type HopperTile, hopperShortKeys, hopperTiles, triedTiles } from './tiles.ts';
 
 /** How keys and values are loaded; HopperKv in the header. */
 export type HopperKv = 'rows' | 'pages' | 'gather';
@@ -61,19 +55,14 @@ export function hopperSharedBytes(o: Pick<KernelOptions, 'headDim'>, tile: Hoppe
 
 type TileOptions = Pick<KernelOptions, 'headDim' | 'maskMode' | 'logitsSoftCap' | 'posEncodingMode' | 'variant'>;
 
-/**
- * The tile for requests of so many keys. docs/fa3.md has what was tried; `node packages/bench/dist/main.js 'batch_*'`
- * measures the choice.
- */
+/** The tile for requests of so many keys. */
 export function chooseHopperTile(o: TileOptions, keys: number): HopperTile {
-  if (o.headDim === 64) {
-    return keys > 2048 ? { warpgroups: 3, kvTile: 128, stages: 2 } : { warpgroups: 2, kvTile: 128, stages: 3 };
-  }
-  if (o.headDim === 256) return { warpgroups: 2, kvTile: 80, stages: 2 };
-  if (o.headDim === 192) return { warpgroups: 2, kvTile: 128, stages: 2 };
-  // Transformed logits need registers that 176 keys leave none of.
+  if (triedTiles.hopper !== undefined) return triedTiles.hopper;
+  const { full, causal, transformed } = hopperTiles[o.headDim]!;
   const transforms = o.logitsSoftCap !== 0 || o.posEncodingMode === 'ALIBI' || o.variant !== undefined;
-  return { warpgroups: 2, kvTile: !transforms && (o.maskMode === 'none' || keys > 2048) ? 176 : 128, stages: 2 };
+  if (transforms && transformed !== undefined) return transformed;
+  const [short, long] = o.maskMode === 'none' ? full : causal;
+  return keys > hopperShortKeys ? long : short;
 }
 
 /** Pages that tiles are made of, or that are made of tiles, are copied by box; rows of others are gathered. */

@@ -53,7 +53,9 @@ export function launchHopper(r: AttentionRequest): void {
   const rows = hopperWarpgroupRows(group);
   const items = tilesOf(r);
   const kernel = getKernel(
-    cachedSpec(r, `single_fa3_${tile.warpgroups}_${tile.kvTile}`, () => hopperSpec(r, tile, 'rows', false)),
+    cachedSpec(r, `single_fa3_${tile.warpgroups}_${tile.kvTile}_${tile.stages}`, () =>
+      hopperSpec(r, tile, 'rows', false),
+    ),
     deviceIndex,
   );
   const { qDtype: dtype, headDim } = r;

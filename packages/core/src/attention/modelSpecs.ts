@@ -4,13 +4,14 @@ import type { AotRequest, ModelDType, ModelShape } from '../jit/aotRequest.ts';
 import { parseTarget } from '../jit/arch.ts';
 import type { KernelSpec } from '../jit/spec.ts';
 import { batchDecodeSpec, batchMergeSpec, batchPrefillSpec } from './batchKernel.ts';
-import { chooseDecodeTile, type DecodeTile, decodeSpec } from './decodeKernel.ts';
+import { chooseDecodeTile, decodeSpec } from './decodeKernel.ts';
 import type { DeviceLimits } from './deviceLimits.ts';
 import { hopperFp8Spec } from './hopperFp8.ts';
 import { chooseHopperTile, hopperPagedTile, hopperSpec } from './hopperKernel.ts';
 import { type KernelOptions, optionsName } from './kernelName.ts';
 import { mergeModelSpecs } from './mergeKernel.ts';
 import { choosePrefillTile, mergeSpec, prefillSpec } from './prefillKernel.ts';
+import type { DecodeTile } from './tiles.ts';
 
 /** Packed rows of a short and of a long prefill: the two sides of every choice of a tile. */
 const packedRows = [1, Number.MAX_SAFE_INTEGER] as const;

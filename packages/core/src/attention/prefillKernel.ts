@@ -14,12 +14,7 @@ import {
 import { type AttentionRequest, headDimVoOf } from './request.ts';
 import { singleParamsOf } from './singleParams.ts';
 import { firstVisibleKey, type KvSplit, splitKv } from './splitKv.ts';
-
-export interface PrefillTile {
-  /** m16 tiles a warp; a block has four warps. */
-  readonly mTiles: 1 | 2;
-  readonly kvTile: 64 | 32 | 16;
-}
+import { type PrefillTile, prefillKvTiles, triedTiles } from './tiles.ts';
 
 const threads = 128;
 
@@ -42,8 +37,7 @@ export function prefillSharedBytes(o: KernelOptions, tile: PrefillTile, paged = 
 
 /**
  * Two m16 tiles a warp halve the shared-memory traffic of K and V but need 128 accumulators with values of 128, and do
- * not fit at 256. Measured on H200, L8192, full, bf16, TFLOP/s: d128 2×64 417, 2×48 400, 2×32 369, 1×64 331; d64 2×64 323;
- * d256 1×64 344, 1×32 299.
+ * not fit at 256.
  */
 export function choosePrefillTile(
   o: KernelOptions,
@@ -51,8 +45,9 @@ export function choosePrefillTile(
   limits: DeviceLimits,
   paged = false,
 ): PrefillTile {
+  if (triedTiles.prefill !== undefined) return triedTiles.prefill;
   const mTiles = headDimVoOf(o.headDim) <= 128 && packedRows > 64 ? 2 : 1;
-  for (const kvTile of [64, 32, 16] as const) {
+  for (const kvTile of prefillKvTiles) {
     const tile = { mTiles, kvTile } as const;
     if (prefillSharedBytes(o, tile, paged) <= limits.sharedPerBlock) return tile;
   }

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// The tiles that were chosen are among those that the search tries, and a tile that is tried reaches the kernel.
+import { afterEach, describe, expect, it } from 'vitest';
+import { chooseDecodeTile } from '../../src/attention/decodeKernel.ts';
+import { chooseHopperTile } from '../../src/attention/hopperKernel.ts';
+import type { KernelOptions } from '../../src/attention/kernelName.ts';
+import { choosePrefillTile } from '../../src/attention/prefillKernel.ts';
+import { decodeCandidates, hopperCandidates, prefillCandidates } from '../../src/attention/tileCandidates.ts';
+import { tryTiles } from '../../src/attention/tiles.ts';
+
+const h200 = { numSms: 132, sharedPerBlock: 232_448, sharedPerSm: 233_472, l2Bytes: 50 << 20 };
+const headDims = [64, 128, 192, 256];
+
+function options(headDim: number, maskMode: 'none' | 'causal' = 'none'): KernelOptions {
+  return {
+    qDtype: 'bfloat16',
+    kvDtype: 'bfloat16',
+    headDim,
+    maskMode,
+    posEncodingMode: 'NONE',
+    windowLeft: -1,
+    logitsSoftCap: 0,
+  };
+}
+
+afterEach(() => tryTiles({}));
+
+describe.each(headDims)('headDim %i', (headDim) => {
+  it('tries the chosen tiles of the fa3 template', () => {
+    const candidates = hopperCandidates({ headDim }, h200.sharedPerBlock);
+    for (const maskMode of ['none', 'causal'] as const) {
+      for (const keys of [1, 2048, 2049]) {
+        expect(candidates).toContainEqual(chooseHopperTile(options(headDim, maskMode), keys));
+      }
+    }
+  });
+
+  it('tries the chosen tiles of prefill and decode', () => {
+    const o = options(headDim);
+    const prefill = prefillCandidates(o, h200.sharedPerBlock);
+    for (const rows of [1, 1000]) expect(prefill).toContainEqual(choosePrefillTile(o, rows, h200));
+    const decode = decodeCandidates(o, h200.sharedPerBlock);
+    for (const blocks of [1, 265, 1000]) expect(decode).toContainEqual(chooseDecodeTile(o, h200, blocks));
+  });
+
+  it('takes a tile that is tried', () => {
+    const o = options(headDim);
+    for (const hopper of hopperCandidates(o, h200.sharedPerBlock)) {
+      tryTiles({ hopper });
+      expect(chooseHopperTile(o, 1)).toBe(hopper);
+    }
+    for (const prefill of prefillCandidates(o, h200.sharedPerBlock)) {
+      tryTiles({ prefill });
+      expect(choosePrefillTile(o, 1, h200)).toBe(prefill);
+    }
+    for (const decode of decodeCandidates(o, h200.sharedPerBlock)) {
+      tryTiles({ decode });
+      expect(chooseDecodeTile(o, h200)).toBe(decode);
+    }
+  });
+});
