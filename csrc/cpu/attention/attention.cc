@@ -7,12 +7,11 @@
 #include <atomic>
 #include <cmath>
 #include <memory>
-#include <new>
 #include <vector>
 
 #include "cpu/isa/isa.h"
+#include "cpu/scratch.h"
 #include "cpu/thread_pool.h"
-#include "platform/memory.h"
 
 namespace flashinfer::cpu {
 namespace {
@@ -23,25 +22,6 @@ constexpr int64_t kWantedTasks = 128;
 constexpr int64_t kMinSplit = 512;
 /** Below this many multiply-adds waking threads costs more than it saves (some microseconds). */
 constexpr int64_t kSerialWork = 400'000;
-
-/** 64-byte aligned memory that only grows; one a thread, freed when the thread ends. */
-class Scratch {
- public:
-  ~Scratch() { platform::AlignedFree(block_); }
-  void* Get(size_t bytes) {
-    if (bytes <= bytes_) return block_;
-    platform::AlignedFree(block_);
-    bytes_ = 0;
-    block_ = platform::AlignedAlloc(bytes);
-    if (block_ == nullptr) throw std::bad_alloc();
-    bytes_ = bytes;
-    return block_;
-  }
-
- private:
-  void* block_ = nullptr;
-  size_t bytes_ = 0;
-};
 
 thread_local Scratch kernelScratch;
 
