@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the Markdown files and workflows name exists: files, folders, package scripts, and environment variables. The table of
-// variables in README.md comes from the library; `--write` renews it.
+// What the Markdown files and workflows name exists: files, folders, package scripts, and environment variables. README.md
+// names what the library exports; its table of variables comes from the library, and `--write` renews it.
 import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, writeFileSync } from 'node:fs';
 import { join, posix } from 'node:path';
@@ -16,6 +16,9 @@ const variables = JSON.parse(
     encoding: 'utf8',
   }),
 ).environment;
+
+/** What the tests read, in CONTRIBUTING.md. */
+const testVariables = ['DEVICE', 'BACKEND', 'GRID', 'SEED'].map((name) => `FLASHINFER_TEST_${name}`);
 
 const topLevel = readdirSync(root);
 /** @type {Record<string, string>} */
@@ -74,7 +77,7 @@ function scriptProblems(file) {
 
 /** @param {string} file */
 function variableProblems(file) {
-  const known = new Set([...variables.map(({ name }) => name), 'FLASHINFER_TEST_DEVICE']);
+  const known = new Set([...variables.map(({ name }) => name), ...testVariables]);
   const named = [...readText(file).matchAll(/\bFLASHINFER_[A-Z0-9_]+\b/g)].map((match) => match[0]);
   return named.filter((name) => !known.has(name)).map((name) => `${file}: names ${name}, which nothing reads`);
 }
@@ -97,6 +100,17 @@ function tableProblems() {
     return [];
   }
   return ['README.md: the table of environment variables is old; run node scripts/check-docs.mjs --write'];
+}
+
+/** Functions and classes that users call, each in the README; errors they catch. */
+async function operatorProblems() {
+  const api = await import('@flashinfer/core');
+  const text = readText('README.md');
+  return Object.entries(api)
+    .filter(([, value]) => typeof value === 'function' && !(value.prototype instanceof Error))
+    .map(([name]) => name)
+    .filter((name) => !text.includes(`\`${name}\``))
+    .map((name) => `README.md: does not name ${name}, which @flashinfer/core exports`);
 }
 
 /**
@@ -132,6 +146,7 @@ report(
     ]),
     ...workflows.flatMap(workflowProblems),
     ...tableProblems(),
+    ...(await operatorProblems()),
   ],
   `${files.length} Markdown files and ${workflows.length} workflows name what exists`,
 );

@@ -57,7 +57,7 @@ export function compilesFor(spec: KernelSpec, target: Target): boolean {
 }
 
 /** The architecture of the default device. @throws InvalidArgumentError where that is the cpu */
-export function ownTarget(): Target {
+function ownTarget(): Target {
   const index = deviceIndex(defaultDevice());
   if (index < 0) {
     throw new InvalidArgumentError(

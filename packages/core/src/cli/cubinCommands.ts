@@ -2,8 +2,7 @@
 // Kernels from a repository: what there is, downloading it beforehand, and deleting it.
 import { Command, Option } from 'commander';
 import { env } from '../envVars.ts';
-import { InvalidArgumentError } from '../errors.ts';
-import { namedTarget, type Target } from '../jit/arch.ts';
+import type { Target } from '../jit/arch.ts';
 import { jitConfig } from '../jit/config.ts';
 import {
   clearDownloads,
@@ -13,7 +12,7 @@ import {
   findDownloaded,
 } from '../jit/download/download.ts';
 import { runParallel } from '../jit/jobs.ts';
-import { cudaDeviceCount, smArch } from '../runtime/device.ts';
+import { chosenTargets } from './chosenTargets.ts';
 import { printTable, progressLine, status } from './output.ts';
 
 const archOption = () =>
@@ -36,7 +35,7 @@ export function listCubinsCommand(): Command {
     .action(async ({ arch, json }: Options) => {
       const config = jitConfig();
       const rows: { target: Target; uri: string; downloaded: boolean; bytes: number }[] = [];
-      for (const target of chosenTargets(arch)) {
+      for (const target of chosenTargets('list-cubins', arch)) {
         const { modules } = await downloadManifest(config, target);
         for (const [uri, { packedBytes }] of Object.entries(modules)) {
           rows.push({ target, uri, downloaded: findDownloaded(config, uri, target) !== undefined, bytes: packedBytes });
@@ -60,7 +59,7 @@ export function downloadCubinCommand(): Command {
       const interrupted = new AbortController();
       process.once('SIGINT', () => interrupted.abort());
       const { signal } = interrupted;
-      for (const target of chosenTargets(arch)) {
+      for (const target of chosenTargets('download-cubin', arch)) {
         const { modules } = await downloadManifest(config, target, { signal });
         const uris = Object.keys(modules).filter((uri) => module === undefined || uri === module);
         let done = 0;
@@ -84,15 +83,4 @@ export function clearCubinCommand(): Command {
     clearDownloads(config);
     console.log(`Deleted ${downloadFolder(config)}`);
   });
-}
-
-function chosenTargets(arch: string | undefined): Target[] {
-  const named = arch?.split(/[\s,;]+/).filter(Boolean) ?? env.cudaArchList;
-  if (named !== undefined && named.length > 0) return named.map(namedTarget);
-  const own = Array.from({ length: cudaDeviceCount() }, (_, index) => namedTarget(String(smArch(index))));
-  if (own.length > 0) return [...new Set(own)];
-  throw new InvalidArgumentError(
-    'ERR_FLASHINFER_INVALID_ARGUMENT',
-    'download-cubin: there is no GPU to choose kernels for; expected an architecture; pass --arch 9.0a',
-  );
 }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 import { Command, InvalidArgumentError } from 'commander';
-import { aotKernels, ownTarget } from '../aotKernels.ts';
-import { namedTarget } from '../jit/arch.ts';
+import { aotKernels } from '../aotKernels.ts';
 import { jitConfig } from '../jit/config.ts';
 import { moduleKey } from '../jit/key.ts';
 import { kernelSources } from '../jit/sources.ts';
 import { listCachedModules } from '../jit/status.ts';
+import { chosenTargets } from './chosenTargets.ts';
 import { printTable, status } from './output.ts';
 
 /** Where a kernel that models launch would come from. */
@@ -25,7 +25,7 @@ interface Options {
 export function moduleStatusCommand(): Command {
   return new Command('module-status')
     .description('says which of the kernels that models launch are compiled, and where they are')
-    .option('--arch <arch>', 'architecture, e.g. 9.0a; default: that of the GPU')
+    .option('--arch <arch>', 'architectures, e.g. "8.0 9.0a"; default: FLASHINFER_CUDA_ARCH_LIST, or those of the GPUs')
     .option('--filter <which>', 'all, compiled or not-compiled', readFilter, 'all')
     .option('--detailed', 'one line a module')
     .option('--json', 'print as JSON')
@@ -57,11 +57,12 @@ function moduleRows(arch: string | undefined): ModuleRow[] {
   const cached = new Set(
     listCachedModules().flatMap(({ state, target, uri }) => (state === 'valid' ? [`${target} ${uri}`] : [])),
   );
-  const target = arch === undefined ? ownTarget() : namedTarget(arch);
-  return aotKernels({ arch: target }).map((spec) => {
-    const { uri } = moduleKey(spec, config);
-    const nameFor = (libraryVersion: string) => moduleKey(spec, { ...config, libraryVersion }).uri;
-    const source = sources.find((each) => each.find(nameFor, target) !== undefined);
-    return { target, uri, origin: cached.has(`${target} ${uri}`) ? 'cache' : (source?.name ?? null) };
-  });
+  return chosenTargets('module-status', arch).flatMap((target) =>
+    aotKernels({ arch: target }).map((spec) => {
+      const { uri } = moduleKey(spec, config);
+      const nameFor = (libraryVersion: string) => moduleKey(spec, { ...config, libraryVersion }).uri;
+      const source = sources.find((each) => each.find(nameFor, target) !== undefined);
+      return { target, uri, origin: cached.has(`${target} ${uri}`) ? 'cache' : (source?.name ?? null) };
+    }),
+  );
 }

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+import { env } from '../envVars.ts';
+import { InvalidArgumentError } from '../errors.ts';
+import { namedTarget, type Target } from '../jit/arch.ts';
+import { cudaDeviceCount, smArch } from '../runtime/device.ts';
+
+/** Architectures of a command: those of its option, of FLASHINFER_CUDA_ARCH_LIST, or of the GPUs. */
+export function chosenTargets(command: string, arch: string | undefined): Target[] {
+  const named = arch?.split(/[\s,;]+/).filter(Boolean) ?? env.cudaArchList;
+  if (named !== undefined && named.length > 0) return named.map(namedTarget);
+  const own = Array.from({ length: cudaDeviceCount() }, (_, index) => namedTarget(String(smArch(index))));
+  if (own.length > 0) return [...new Set(own)];
+  throw new InvalidArgumentError(
+    'ERR_FLASHINFER_INVALID_ARGUMENT',
+    `${command}: there is no GPU to choose kernels for; expected an architecture; pass --arch 9.0a`,
+  );
+}
