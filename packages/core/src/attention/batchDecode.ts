@@ -8,6 +8,7 @@ import {
   type BatchDecodePlanOptions,
   type BatchDecodeWrapperOptions,
   type BatchRunOptions,
+  batchPlanNames,
   decodeWrapperOptionNames,
   type PagedKVCache,
 } from './batchOptions.ts';
@@ -20,22 +21,9 @@ const planNames: ReadonlySet<string> = new Set<keyof BatchDecodePlanOptions>([
   'pagedKvIndices',
   'pagedKvLastPageLen',
   'pageSize',
-  'numQoHeads',
-  'numKvHeads',
-  'headDimQk',
-  'headDimVo',
-  'posEncodingMode',
-  'windowLeft',
-  'logitsSoftCap',
-  'smScale',
-  'ropeScale',
-  'ropeTheta',
-  'qDtype',
-  'kvDtype',
+  ...batchPlanNames,
   'variant',
   'qLenPerReq',
-  'fixedSplitSize',
-  'disableSplitKv',
 ]);
 
 interface QueryRows {

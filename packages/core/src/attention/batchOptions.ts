@@ -100,6 +100,24 @@ export interface BatchPlanOptions {
   disableSplitKv?: boolean;
 }
 
+/** All but `variant`. */
+export const batchPlanNames = [
+  'numQoHeads',
+  'numKvHeads',
+  'headDimQk',
+  'headDimVo',
+  'posEncodingMode',
+  'windowLeft',
+  'logitsSoftCap',
+  'smScale',
+  'ropeScale',
+  'ropeTheta',
+  'qDtype',
+  'kvDtype',
+  'fixedSplitSize',
+  'disableSplitKv',
+] as const satisfies readonly (keyof BatchPlanOptions)[];
+
 /** A page table on the host: request i has pages `pagedKvIndices[pagedKvIndptr[i] .. pagedKvIndptr[i + 1]]`. */
 export interface PageTable {
   /** int32 `[batchSize + 1]`. */

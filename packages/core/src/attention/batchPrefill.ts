@@ -2,12 +2,13 @@
 // Batched prefill and append attention, over a paged KV-cache or over ragged keys and values.
 import { checkOptions } from '../check/options.ts';
 import type { Tensor } from '../tensor/tensor.ts';
-import type {
-  BatchPrefillPagedPlanOptions,
-  BatchPrefillRaggedPlanOptions,
-  BatchRunOptions,
-  BatchWrapperOptions,
-  PagedKVCache,
+import {
+  type BatchPrefillPagedPlanOptions,
+  type BatchPrefillRaggedPlanOptions,
+  type BatchRunOptions,
+  type BatchWrapperOptions,
+  batchPlanNames,
+  type PagedKVCache,
 } from './batchOptions.ts';
 import { BatchWrapper } from './batchWrapper.ts';
 import { hostIndptr } from './hostArray.ts';
@@ -15,27 +16,7 @@ import { raggedView } from './pagedKvCache.ts';
 import { readPageTable } from './pageTable.ts';
 import { headDimVoOf } from './request.ts';
 
-const sharedNames = [
-  'qoIndptr',
-  'causal',
-  'customMask',
-  'packedCustomMask',
-  'numQoHeads',
-  'numKvHeads',
-  'headDimQk',
-  'headDimVo',
-  'posEncodingMode',
-  'windowLeft',
-  'logitsSoftCap',
-  'smScale',
-  'ropeScale',
-  'ropeTheta',
-  'qDtype',
-  'kvDtype',
-  'variant',
-  'fixedSplitSize',
-  'disableSplitKv',
-] as const;
+const sharedNames = ['qoIndptr', 'causal', 'customMask', 'packedCustomMask', ...batchPlanNames, 'variant'] as const;
 const pagedNames: ReadonlySet<string> = new Set<keyof BatchPrefillPagedPlanOptions>([
   ...sharedNames,
   'pagedKvIndptr',

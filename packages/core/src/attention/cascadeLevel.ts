@@ -2,7 +2,7 @@
 // One level of a cascade: a batch of its own over the query rows of all.
 import type { Tensor } from '../tensor/tensor.ts';
 import type { KernelWish } from './batchKernelChoice.ts';
-import type { BatchRunOptions, BatchWrapperOptions, PagedKVCache } from './batchOptions.ts';
+import { type BatchRunOptions, type BatchWrapperOptions, batchPlanNames, type PagedKVCache } from './batchOptions.ts';
 import type { BatchRequests } from './batchPlan.ts';
 import { queryRows } from './batchPrefill.ts';
 import { BatchWrapper } from './batchWrapper.ts';
@@ -17,20 +17,7 @@ export const planNames: ReadonlySet<string> = new Set<keyof CascadePlanOptions>(
   'pagedKvLastPageLenArr',
   'pageSize',
   'causal',
-  'numQoHeads',
-  'numKvHeads',
-  'headDimQk',
-  'headDimVo',
-  'posEncodingMode',
-  'windowLeft',
-  'logitsSoftCap',
-  'smScale',
-  'ropeScale',
-  'ropeTheta',
-  'qDtype',
-  'kvDtype',
-  'fixedSplitSize',
-  'disableSplitKv',
+  ...batchPlanNames,
 ]);
 
 const levelNames: ReadonlySet<string> = new Set<string>([...planNames, 'packedCustomMask']);

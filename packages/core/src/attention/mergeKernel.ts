@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Kernels of include/flashinfer/attention/merge_states.cuh: how rows are spread over threads, and their specs.
+import { namedSpec } from '../jit/namedSpec.ts';
 import type { KernelSpec, ParamField } from '../jit/spec.ts';
-import { type DType, dtypes } from '../tensor/dtype.ts';
+import { cppType, type DType, dtypes } from '../tensor/dtype.ts';
 
 /** Template arguments VEC, LANES and GROUPS of MergeStatesConfig. */
 export interface MergeTile {
@@ -67,26 +68,16 @@ const params: readonly ParamField[] = [
   { name: 'lse_out_factor', type: 'f32' },
 ];
 
-const specs = new Map<string, KernelSpec>();
-
-/** The same object for the same arguments: kernels are looked up by it. `pair`: two tensors, else any number in one. */
+/** `pair`: two tensors, else any number in one. */
 export function mergeStatesSpec(pair: boolean, dtype: DType, { vec, lanes, groups }: MergeTile): KernelSpec {
-  const { cpp, short } = dtypes[dtype];
-  const name = `merge_${pair ? 'state' : 'states'}_${short}_v${vec}_${lanes}x${groups}`;
-  let spec = specs.get(name);
-  if (spec === undefined) {
-    const type = cpp === 'float' ? cpp : `flashinfer::${cpp}`;
-    const config = `flashinfer::MergeStatesConfig<${type}, ${vec}, ${lanes}, ${groups}, ${pair}>`;
-    spec = {
-      name,
-      header: 'flashinfer/attention/merge_states.cuh',
-      entry: `flashinfer::merge_state_rows<${config}>`,
-      params,
-      threads,
-    };
-    specs.set(name, spec);
-  }
-  return spec;
+  const name = `merge_${pair ? 'state' : 'states'}_${dtypes[dtype].short}_v${vec}_${lanes}x${groups}`;
+  return namedSpec(name, () => ({
+    name,
+    header: 'flashinfer/attention/merge_states.cuh',
+    entry: `flashinfer::merge_state_rows<flashinfer::MergeStatesConfig<${cppType(dtype)}, ${vec}, ${lanes}, ${groups}, ${pair}>>`,
+    params,
+    threads,
+  }));
 }
 
 /** Each dtype, pairs and many states, with and without shared rows, for prebuilt kernels and compile checks. */

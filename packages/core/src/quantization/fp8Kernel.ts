@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Kernels of include/flashinfer/quantize_fp8.cuh: how tiles are spread over threads, and the spec of each instantiation.
 import { type AotRequest, tensorParallelSizes } from '../jit/aotRequest.ts';
+import { namedSpec } from '../jit/namedSpec.ts';
 import type { KernelSpec, ParamField } from '../jit/spec.ts';
-import { type DType, dtypes } from '../tensor/dtype.ts';
+import { cppType, type DType, dtypes } from '../tensor/dtype.ts';
 
 export const fp8BlockSize = 128;
 
@@ -93,23 +94,11 @@ const dequantizeParams: readonly ParamField[] = [
 ];
 
 const header = 'flashinfer/quantize_fp8.cuh';
-const specs = new Map<string, KernelSpec>();
-
-/** The same object for the same name: kernels are looked up by it. */
-function known(name: string, make: () => KernelSpec): KernelSpec {
-  let spec = specs.get(name);
-  if (spec === undefined) {
-    spec = make();
-    specs.set(name, spec);
-  }
-  return spec;
-}
-
 export function quantizeFp8Spec(x: DType, out: DType, tile: Fp8Tile, source: Fp8ScaleSource): KernelSpec {
   const { vec, vecs, lanes, tiles, columns } = tile;
   const shape = `v${vec}x${vecs}_${lanes}x${tiles}_c${columns}`;
   const name = `quantize_${dtypes[x].short}_to_${dtypes[out].short}_${shape}_${source.slice(1).toLowerCase()}`;
-  return known(name, () => {
+  return namedSpec(name, () => {
     const types = `${cppType(x)}, ${cppType(out)}`;
     const numbers = `${vec}, ${vecs}, ${lanes}, ${tiles}, ${columns}`;
     const config = `flashinfer::QuantizeFp8Config<${types}, ${numbers}, flashinfer::Fp8Scale::${source}>`;
@@ -126,19 +115,14 @@ export function quantizeFp8Spec(x: DType, out: DType, tile: Fp8Tile, source: Fp8
 export function fp8MaxSpec(x: DType, vec: number): KernelSpec {
   const name = `fp8_partial_max_${dtypes[x].short}_v${vec}`;
   const entry = `flashinfer::fp8_partial_max<flashinfer::Fp8MaxConfig<${cppType(x)}, ${vec}>>`;
-  return known(name, () => ({ name, header, entry, params: maxParams, threads: 256 }));
+  return namedSpec(name, () => ({ name, header, entry, params: maxParams, threads: 256 }));
 }
 
 export function dequantizeFp8Spec(x: DType, out: DType, vec: number): KernelSpec {
   const name = `dequantize_${dtypes[x].short}_to_${dtypes[out].short}_v${vec}`;
   const config = `flashinfer::DequantizeFp8Config<${cppType(x)}, ${cppType(out)}, ${vec}>`;
   const entry = `flashinfer::dequantize_fp8<${config}>`;
-  return known(name, () => ({ name, header, entry, params: dequantizeParams, threads: 256 }));
-}
-
-function cppType(dtype: DType): string {
-  const { cpp } = dtypes[dtype];
-  return cpp === 'float' ? cpp : `flashinfer::${cpp}`;
+  return namedSpec(name, () => ({ name, header, entry, params: dequantizeParams, threads: 256 }));
 }
 
 /** Every dtype, tile and source of scales at least once, for prebuilt kernels and compile checks. */

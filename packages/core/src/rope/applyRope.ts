@@ -1,17 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-import { Checker } from '../check/checker.ts';
-import { checkSeparate } from '../check/overlap.ts';
-import { logCall } from '../logging.ts';
 import type { Tensor } from '../tensor/tensor.ts';
-import { checkQk, checkRequests, rotationOf } from './checkRope.ts';
-import {
-  type Llama31RopeOptions,
-  type RopeOptions,
-  readFrequencies,
-  readLlama31Frequencies,
-  readRotaryDim,
-} from './ropeOptions.ts';
-import { runRope } from './runRope.ts';
+import { checkRequests } from './checkRope.ts';
+import { type Llama31RopeOptions, type RopeOptions, readFrequencies, readLlama31Frequencies } from './ropeOptions.ts';
+import { rotate } from './rotate.ts';
 
 /**
  * Rotary embedding of the tokens of a batch of requests, one after the other: token i of request b, row indptr[b] + i,
@@ -43,7 +34,7 @@ export function applyRope(
   offsets: Tensor,
   options: RopeOptions = {},
 ): [Tensor, Tensor] {
-  return rotate('applyRope', q, k, indptr, offsets, options, readFrequencies, false);
+  return rotateBy('applyRope', q, k, indptr, offsets, options, readFrequencies, false);
 }
 
 /**
@@ -68,7 +59,7 @@ export function applyRopeInplace(
   offsets: Tensor,
   options: RopeOptions = {},
 ): void {
-  rotate('applyRopeInplace', q, k, indptr, offsets, options, readFrequencies, true);
+  rotateBy('applyRopeInplace', q, k, indptr, offsets, options, readFrequencies, true);
 }
 
 /**
@@ -93,7 +84,7 @@ export function applyLlama31Rope(
   offsets: Tensor,
   options: Llama31RopeOptions = {},
 ): [Tensor, Tensor] {
-  return rotate('applyLlama31Rope', q, k, indptr, offsets, options, readLlama31Frequencies, false);
+  return rotateBy('applyLlama31Rope', q, k, indptr, offsets, options, readLlama31Frequencies, false);
 }
 
 /**
@@ -117,10 +108,10 @@ export function applyLlama31RopeInplace(
   offsets: Tensor,
   options: Llama31RopeOptions = {},
 ): void {
-  rotate('applyLlama31RopeInplace', q, k, indptr, offsets, options, readLlama31Frequencies, true);
+  rotateBy('applyLlama31RopeInplace', q, k, indptr, offsets, options, readLlama31Frequencies, true);
 }
 
-function rotate(
+function rotateBy(
   name: string,
   q: Tensor,
   k: Tensor,
@@ -130,17 +121,6 @@ function rotate(
   readAngles: typeof readLlama31Frequencies,
   inPlace: boolean,
 ): [Tensor, Tensor] {
-  const check = new Checker(name);
-  checkQk(check, q, k);
-  const angles = readAngles(check, options);
-  check.flag('interleave', options.interleave).flag('enablePdl', options.enablePdl);
-  const headDim = check.dim('headDim');
-  const rotaryDim = readRotaryDim(check, options.rotaryDim, headDim);
-  const positions = checkRequests(check, indptr, offsets);
-  if (inPlace) checkSeparate(name, 'q', q, 'k', k);
-  logCall(name, { q, k, indptr, offsets, options });
-  const { interleave = false, enablePdl } = options;
-  const [qHeads, kHeads] = [rotationOf(q, q.shape[1]!, inPlace), rotationOf(k, k.shape[1]!, inPlace)];
-  runRope({ q: qHeads, k: kHeads, headDim, rotaryDim, interleave, positions, angles, enablePdl });
-  return [qHeads.out, kHeads.out];
+  const call = { name, q, k, where: { indptr, offsets }, options, readAngles, inPlace };
+  return rotate(call, (check) => checkRequests(check, indptr, offsets));
 }

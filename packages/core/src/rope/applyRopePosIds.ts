@@ -1,17 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-import { Checker } from '../check/checker.ts';
-import { checkSeparate } from '../check/overlap.ts';
-import { logCall } from '../logging.ts';
 import type { Tensor } from '../tensor/tensor.ts';
-import { checkPosIds, checkQk, rotationOf } from './checkRope.ts';
-import {
-  type Llama31RopeOptions,
-  type RopeOptions,
-  readFrequencies,
-  readLlama31Frequencies,
-  readRotaryDim,
-} from './ropeOptions.ts';
-import { runRope } from './runRope.ts';
+import { checkPosIds } from './checkRope.ts';
+import { type Llama31RopeOptions, type RopeOptions, readFrequencies, readLlama31Frequencies } from './ropeOptions.ts';
+import { rotate } from './rotate.ts';
 
 /**
  * Rotary embedding with a position for each token. Pair d turns by posIds[i] · ropeTheta^(-2d / rotaryDim) / ropeScale.
@@ -34,7 +25,7 @@ import { runRope } from './runRope.ts';
  * ```
  */
 export function applyRopePosIds(q: Tensor, k: Tensor, posIds: Tensor, options: RopeOptions = {}): [Tensor, Tensor] {
-  return rotate('applyRopePosIds', q, k, posIds, options, readFrequencies, false);
+  return rotateBy('applyRopePosIds', q, k, posIds, options, readFrequencies, false);
 }
 
 /**
@@ -51,7 +42,7 @@ export function applyRopePosIds(q: Tensor, k: Tensor, posIds: Tensor, options: R
  * ```
  */
 export function applyRopePosIdsInplace(q: Tensor, k: Tensor, posIds: Tensor, options: RopeOptions = {}): void {
-  rotate('applyRopePosIdsInplace', q, k, posIds, options, readFrequencies, true);
+  rotateBy('applyRopePosIdsInplace', q, k, posIds, options, readFrequencies, true);
 }
 
 /**
@@ -74,7 +65,7 @@ export function applyLlama31RopePosIds(
   posIds: Tensor,
   options: Llama31RopeOptions = {},
 ): [Tensor, Tensor] {
-  return rotate('applyLlama31RopePosIds', q, k, posIds, options, readLlama31Frequencies, false);
+  return rotateBy('applyLlama31RopePosIds', q, k, posIds, options, readLlama31Frequencies, false);
 }
 
 /**
@@ -96,10 +87,10 @@ export function applyLlama31RopePosIdsInplace(
   posIds: Tensor,
   options: Llama31RopeOptions = {},
 ): void {
-  rotate('applyLlama31RopePosIdsInplace', q, k, posIds, options, readLlama31Frequencies, true);
+  rotateBy('applyLlama31RopePosIdsInplace', q, k, posIds, options, readLlama31Frequencies, true);
 }
 
-function rotate(
+function rotateBy(
   name: string,
   q: Tensor,
   k: Tensor,
@@ -108,17 +99,6 @@ function rotate(
   readAngles: typeof readLlama31Frequencies,
   inPlace: boolean,
 ): [Tensor, Tensor] {
-  const check = new Checker(name);
-  checkQk(check, q, k);
-  const angles = readAngles(check, options);
-  check.flag('interleave', options.interleave).flag('enablePdl', options.enablePdl);
-  const headDim = check.dim('headDim');
-  const rotaryDim = readRotaryDim(check, options.rotaryDim, headDim);
-  const positions = checkPosIds(check, 'posIds', posIds);
-  if (inPlace) checkSeparate(name, 'q', q, 'k', k);
-  logCall(name, { q, k, posIds, options });
-  const { interleave = false, enablePdl } = options;
-  const [qHeads, kHeads] = [rotationOf(q, q.shape[1]!, inPlace), rotationOf(k, k.shape[1]!, inPlace)];
-  runRope({ q: qHeads, k: kHeads, headDim, rotaryDim, interleave, positions, angles, enablePdl });
-  return [qHeads.out, kHeads.out];
+  const call = { name, q, k, where: { posIds }, options, readAngles, inPlace };
+  return rotate(call, (check) => checkPosIds(check, 'posIds', posIds));
 }

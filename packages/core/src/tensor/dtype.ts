@@ -28,3 +28,9 @@ export const dtypes = {
 
 /** Element type of a tensor. `float8_e4m3fn` has no infinities; `bool` is one byte, 0 or 1. */
 export type DType = keyof typeof dtypes;
+
+/** The type as a template argument of kernels. */
+export function cppType(dtype: DType): string {
+  const { cpp } = dtypes[dtype];
+  return cpp === 'float' || cpp === 'bool' ? cpp : `flashinfer::${cpp}`;
+}

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Kernels of include/flashinfer/elementwise, one spec object an instantiation, so that getKernel finds it by identity.
 import type { AotRequest } from '../jit/aotRequest.ts';
+import { namedSpec } from '../jit/namedSpec.ts';
 import type { KernelSpec, ParamField } from '../jit/spec.ts';
-import { type DType, dtypes } from './dtype.ts';
+import { cppType, type DType, dtypes } from './dtype.ts';
 
 export const blockThreads = 256;
 /** `kUnroll` of CastConfig and CopyConfig. */
@@ -12,15 +13,9 @@ export const copyTile = 32;
 /** Dimensions the copy kernels take, after merging. */
 export const maxCopyRank = 8;
 
-const specs = new Map<string, KernelSpec>();
-
-function spec(name: string, header: string, entry: string, params: readonly ParamField[]): KernelSpec {
-  let found = specs.get(name);
-  if (!found) {
-    found = { name, header: `flashinfer/elementwise/${header}`, entry, params, threads: blockThreads };
-    specs.set(name, found);
-  }
-  return found;
+function spec(name: string, file: string, entry: string, params: readonly ParamField[]): KernelSpec {
+  const header = `flashinfer/elementwise/${file}`;
+  return namedSpec(name, () => ({ name, header, entry, params, threads: blockThreads }));
 }
 
 const castParams: readonly ParamField[] = [
@@ -141,9 +136,4 @@ export function elementwiseModelSpecs({ dtypes: modelDtypes }: AotRequest): Kern
     ...types.flatMap((dtype) => [randomSpec('uniform', dtype, 4), randomSpec('normal', dtype, 4)]),
     ...types.map(arangeSpec),
   ];
-}
-
-function cppType(dtype: DType): string {
-  const { cpp } = dtypes[dtype];
-  return cpp === 'float' || cpp === 'bool' ? cpp : `flashinfer::${cpp}`;
 }

@@ -2,8 +2,9 @@
 // The kernel of include/flashinfer/topk.cuh: how rows are spread over blocks, how much is sampled and how many candidates
 // are kept, and the spec of each instantiation.
 import type { AotRequest } from '../jit/aotRequest.ts';
+import { namedSpec } from '../jit/namedSpec.ts';
 import type { KernelSpec, ParamField } from '../jit/spec.ts';
-import { type DType, dtypes } from '../tensor/dtype.ts';
+import { cppType, type DType, dtypes } from '../tensor/dtype.ts';
 
 export interface TopKLimits {
   readonly numSms: number;
@@ -124,26 +125,16 @@ const params: readonly ParamField[] = [
   { name: 'tie_large', type: 'i32' },
 ];
 
-const specs = new Map<string, KernelSpec>();
-
-/** The same object for the same arguments: kernels are looked up by it. */
 export function topKSpec(dtype: DType, vec: number, threads: number): KernelSpec {
-  const { short, cpp } = dtypes[dtype];
-  const name = `topk_${short}_v${vec}_t${threads}`;
-  let spec = specs.get(name);
-  if (spec === undefined) {
-    const type = cpp === 'float' ? cpp : `flashinfer::${cpp}`;
-    spec = {
-      name,
-      header: 'flashinfer/topk.cuh',
-      entry: `flashinfer::topk<flashinfer::TopKConfig<${type}, ${vec}, ${threads}>>`,
-      params,
-      threads,
-      minBlocksPerSm: 1024 / threads,
-    };
-    specs.set(name, spec);
-  }
-  return spec;
+  const name = `topk_${dtypes[dtype].short}_v${vec}_t${threads}`;
+  return namedSpec(name, () => ({
+    name,
+    header: 'flashinfer/topk.cuh',
+    entry: `flashinfer::topk<flashinfer::TopKConfig<${cppType(dtype)}, ${vec}, ${threads}>>`,
+    params,
+    threads,
+    minBlocksPerSm: 1024 / threads,
+  }));
 }
 
 /** Every dtype and way to spread rows at least once, for prebuilt kernels and compile checks. */
