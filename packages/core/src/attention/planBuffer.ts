@@ -7,15 +7,8 @@ import { currentStream } from '../runtime/stream.ts';
 import { empty } from '../tensor/create.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import type { BufferLayout, PlannedKernels } from './batchCall.ts';
-import {
-  type BatchCut,
-  type BatchRequests,
-  type BatchShape,
-  mergeElements,
-  wordsOfItem,
-  wordsOfRecord,
-  writePlan,
-} from './batchPlan.ts';
+import { type BatchCut, type BatchRequests, type BatchShape, mergeElements } from './batchPlan.ts';
+import { wordsOfItem, wordsOfRecord, writePlan } from './planWords.ts';
 
 /** What a wrapper in graph mode was made for. */
 export interface PlanMaxima {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Batches are planned by pure functions: what the items of decode tell their blocks is tested without a GPU.
 import { describe, expect, it } from 'vitest';
-import { type BatchShape, cutBatch, writePlan } from '../../src/attention/batchPlan.ts';
+import { type BatchShape, cutBatch } from '../../src/attention/batchPlan.ts';
 import { itemGrid } from '../../src/attention/planBuffer.ts';
+import { writePlan } from '../../src/attention/planWords.ts';
 import { uniformSource } from '../reference/random.ts';
 
 const shape: BatchShape = {
