@@ -21,7 +21,7 @@ const localMemoryLimit = new Map([
   ['single_prefill_bf16_hd128_causal_t128x64', 32],
   ['batch_prefill_ragged_f16_hd128_causal_t128x64', 256],
   ['single_prefill_bf16_hd192x128_causal_t128x64', 64],
-  ['batch_prefill_ragged_f16_hd192x128_causal_t128x64', 256],
+  ['batch_prefill_ragged_f16_hd192x128_causal_t128x64', 288],
   ['batch_prefill_paged_f16_hd192x128_causal_t128x64', 320],
   ['batch_decode_paged_f16_hd128_w4_t16_s2', 16],
   ['topk_bf16_v8_t1024', 32],

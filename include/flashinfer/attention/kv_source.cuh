@@ -51,6 +51,15 @@ struct PagedRow {
     return row;
   }
 
+  /** As find, but the load stays where it is written: compilers sink it to its use, where its latency shows. */
+  template <class Params>
+  static __device__ __forceinline__ PagedRow find_ahead(const Params& params, int key) {
+    PagedRow row;
+    const int32_t* entry = static_cast<const int32_t*>(params.kv_pages) + PagedKv::page_of(params, key, row.slot);
+    asm volatile("ld.global.nc.s32 %0, [%1];\n" : "=r"(row.page) : "l"(entry));  // PTX ISA 9.7.9.9
+    return row;
+  }
+
   /**
    * As find, for the first rows of a block of batched decode, whose item lists their page ids (batch.cuh). For all lanes of
    * a warp.
@@ -69,6 +78,16 @@ struct PagedRow {
     constexpr int64_t kBytes = sizeof(KvT);
     return {(page * params.k_stride_page + slot * params.k_stride_n) * kBytes,
             (page * params.v_stride_page + slot * params.v_stride_n) * kBytes};
+  }
+
+  /** From that of slot 0 of page 0, with strides in elements. In pieces of 16 bytes they are 32-bit numbers. */
+  template <class KvT>
+  __device__ __forceinline__ const char* address(const char* base, int64_t page_stride, int64_t row_stride) const {
+    constexpr int kElements = 16 / sizeof(KvT);
+    const auto product = [](int count, int64_t stride) {
+      return static_cast<uint64_t>(static_cast<uint32_t>(count)) * static_cast<uint32_t>(stride / kElements);
+    };
+    return base + (product(page, page_stride) + product(slot, row_stride)) * 16;
   }
 };
 
@@ -93,5 +112,47 @@ __device__ __forceinline__ void load_rows_async(uint32_t tile, const char* base,
     }
   }
 }
+
+/** A pointer to or from shared memory, in order with copies and barriers (PTX ISA 9.7.9.8, ld; 9.7.9.11, st). */
+__device__ __forceinline__ void store_shared_pointer(uint32_t address, const char* pointer) {
+  asm volatile("st.shared.b64 [%0], %1;\n" ::"r"(address), "l"(pointer) : "memory");
+}
+__device__ __forceinline__ const char* load_shared_pointer(uint32_t address) {
+  const char* pointer;
+  asm volatile("ld.shared.b64 %0, [%1];\n" : "=l"(pointer) : "r"(address) : "memory");
+  return pointer;
+}
+
+/**
+ * The rows of a tile that a thread copies, from a list of all of them in shared memory. They are read before the first
+ * copy starts: a read after it waits for the hardware to order the two, which costs more than all else here.
+ */
+template <class Tile, int ROWS, int THREADS>
+struct RowAddresses {
+  using Cover = TileCover<Tile, ROWS, THREADS>;
+  const char* rows[Cover::kPasses];
+
+  __device__ __forceinline__ void read(uint32_t list, int thread) {
+    const int first = thread / Cover::kColumnChunks;
+#pragma unroll
+    for (int i = 0; i < Cover::kPasses; ++i) {
+      const int row = first + i * Cover::kRowsPerPass;
+      if (Cover::covers(row)) rows[i] = load_shared_pointer(list + row * 8);
+    }
+  }
+
+  __device__ __forceinline__ void load_async(uint32_t tile, int thread) const {
+    const int first = thread / Cover::kColumnChunks, chunk = thread % Cover::kColumnChunks;
+#pragma unroll
+    for (int i = 0; i < Cover::kPasses; ++i) {
+      const int row = first + i * Cover::kRowsPerPass;
+      if (!Cover::covers(row)) continue;
+      const uint32_t dst = tile + Tile::offset(row, chunk);
+      const char* src = rows[i] + chunk * 16;
+#pragma unroll
+      for (int c = 0; c < Tile::kChunks; c += Cover::kColumnChunks) cp_async_16(dst + c * 16, src + c * 16, true);
+    }
+  }
+};
 
 }  // namespace flashinfer

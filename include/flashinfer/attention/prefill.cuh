@@ -40,9 +40,10 @@ struct PrefillConfig {
   static constexpr int kLandingK = kConverts ? kOperandEnd : kOperandK;
   static constexpr int kLandingV = kConverts ? kLandingK + KV_TILE * D_QK : kOperandV;
   static constexpr int kFrequencies = kConverts ? kLandingV + KV_TILE * D_VO : kOperandEnd;
-  /** Places of the rows of two tiles: the one whose V is still to load, and the next. */
-  static constexpr int kOffsets = kFrequencies + (kRope ? D_QK / 2 * 8 : 0);
-  static constexpr int kSharedBytes = kOffsets + (Kv::kPaged ? 2 * KV_TILE * static_cast<int>(sizeof(RowOffsets)) : 0);
+  /** Addresses of the rows of two tiles, K's and V's. */
+  static constexpr int kLists = kFrequencies + (kRope ? D_QK / 2 * 8 : 0);
+  static constexpr int kListBytes = KV_TILE * 8;
+  static constexpr int kSharedBytes = kLists + (Kv::kPaged ? 2 * 2 * kListBytes : 0);
 };
 
 template <class C, class Params>
@@ -53,6 +54,9 @@ struct PrefillBlock {
   using Variant = typename C::Variant;
   using Attention = WarpAttention<T, C::D_QK, C::D_VO, C::M_TILES, C::KV_TILE>;
   using Scores = typename Attention::Scores;
+  /** Of the rows of K or V, of width D, that this thread copies. */
+  template <int D>
+  using Rows = RowAddresses<typename C::template Landing<D>, C::KV_TILE, C::kThreads>;
 
   const Params& params;
   char* smem;
@@ -71,6 +75,8 @@ struct PrefillBlock {
         warp(threadIdx.x >> 5),
         kv_head(head),
         first_packed(q_tile * C::kRows) {
+    // Held in a register: else compilers make it anew at each use, and registers for that spill.
+    if constexpr (C::Kv::kPaged) asm("" : "+r"(shared));
     k_base = static_cast<const char*>(p.k) + head * p.k_stride_h * static_cast<int64_t>(sizeof(KvT));
     v_base = static_cast<const char*>(p.v) + head * p.v_stride_h * static_cast<int64_t>(sizeof(KvT));
   }
@@ -85,33 +91,46 @@ struct PrefillBlock {
   }
 
   template <bool IS_K, int D>
-  __device__ __forceinline__ void load(int dst, const char* base, int tile) {
-    using Tile = typename C::template Landing<D>;
+  __device__ __forceinline__ void load(int dst, const char* base, int tile, const Rows<D>& rows) {
     if constexpr (C::Kv::kPaged) {
-      const RowOffsets* places = offsets(tile);
-      load_rows_async<Tile, C::KV_TILE, C::kThreads>(shared + dst, base, tile * C::KV_TILE, key_limit, thread,
-                                                     [&](int row) { return IS_K ? places[row].k : places[row].v; });
+      rows.load_async(shared + dst, thread);
     } else {
       const int64_t stride = (IS_K ? params.k_stride_n : params.v_stride_n) * static_cast<int64_t>(sizeof(KvT));
-      load_tile_async<Tile, C::KV_TILE, C::kThreads>(shared + dst, base, stride, tile * C::KV_TILE, key_limit, thread);
+      load_tile_async<typename C::template Landing<D>, C::KV_TILE, C::kThreads>(shared + dst, base, stride,
+                                                                                tile * C::KV_TILE, key_limit, thread);
     }
     cp_async_commit();
   }
 
-  __device__ __forceinline__ void load_k(int tile) { load<true, C::D_QK>(C::kLandingK, k_base, tile); }
-  __device__ __forceinline__ void load_v(int tile) { load<false, C::D_VO>(C::kLandingV, v_base, tile); }
-
-  __device__ __forceinline__ RowOffsets* offsets(int tile) {
-    return reinterpret_cast<RowOffsets*>(smem + C::kOffsets) + (tile & 1) * C::KV_TILE;
+  __device__ __forceinline__ void load_k(int tile, const Rows<C::D_QK>& rows) {
+    load<true, C::D_QK>(C::kLandingK, k_base, tile, rows);
+  }
+  __device__ __forceinline__ void load_v(int tile, const Rows<C::D_VO>& rows) {
+    load<false, C::D_VO>(C::kLandingV, v_base, tile, rows);
   }
 
-  /** Starts finding this thread's row of a tile. Rows past the last key share its place; they are never read. */
-  __device__ __forceinline__ PagedRow find_row(int tile) {
-    return PagedRow::find(params, min(tile * C::KV_TILE + thread % C::KV_TILE, key_limit - 1));
+  /** Shared address of the list of a tile's rows of K or of V. */
+  __device__ __forceinline__ uint32_t list(int tile, bool of_k) const {
+    return shared + C::kLists + ((tile & 1) * 2 + (of_k ? 0 : 1)) * C::kListBytes;
   }
 
-  __device__ __forceinline__ void publish_row(int tile, const PagedRow& row) {
-    if (thread < C::KV_TILE) offsets(tile)[thread] = row.template offsets<KvT>(params);
+  /** The row of each tile that this thread lists. */
+  __device__ __forceinline__ int list_place() const { return thread & (C::KV_TILE - 1); }
+
+  /** Its key; where there is no such tile, some key of the request. */
+  __device__ __forceinline__ int listed_key(int tile) const {
+    return max(tile, 0) * C::KV_TILE + min(list_place(), key_limit - 1);
+  }
+
+  /** Lists where the row is: half of the threads for K, half for V. */
+  __device__ __forceinline__ void list_row(int tile, const PagedRow& row) const {
+    static_assert(2 * C::KV_TILE <= C::kThreads, "a thread lists one row");
+    if (2 * C::KV_TILE < C::kThreads && thread >= 2 * C::KV_TILE) return;
+    const bool of_k = thread < C::KV_TILE;
+    const char* address =
+        row.template address<KvT>(of_k ? k_base : v_base, of_k ? params.k_stride_page : params.v_stride_page,
+                                  of_k ? params.k_stride_n : params.v_stride_n);
+    store_shared_pointer(list(tile, of_k) + list_place() * 8, address);
   }
 
   __device__ __forceinline__ const RopeFrequency* frequencies() const {
@@ -172,40 +191,61 @@ struct PrefillBlock {
     }
   }
 
-  /** Walks tiles [first, end) from the last one back. Q is on its way. */
+  /**
+   * Walks tiles [first, end) from the last one back. Q is on its way.
+   *
+   * Of pages, a row's id is read three tiles ahead, its address is listed two tiles ahead, and a thread reads the addresses
+   * of the rows that it copies before the barrier that it copies them after: all that latency behind the copies was an
+   * eighth of the time. A list is written when all threads have read the one that it replaces, two tiles before.
+   */
   __device__ __forceinline__ void attend(int first, int end, int first_row, int last_row, float scale) {
     const uint32_t q = shared + Attention::q_lane(warp * C::kWarpRows, lane);
     const uint32_t k = shared + C::kOperandK + Attention::k_lane(lane);
     const uint32_t v = shared + C::kOperandV + Attention::v_lane(lane);
+    PagedRow row;
+    Rows<C::D_QK> k_rows;
+    Rows<C::D_VO> v_rows;
     if constexpr (C::Kv::kPaged) {
-      publish_row(end - 1, find_row(end - 1));
+      // Rows past the last key repeat it: no query sees them.
+      const PagedRow last = PagedRow::find_ahead(params, min(listed_key(end - 1), key_limit - 1));
+      const PagedRow before = PagedRow::find_ahead(params, listed_key(end - 2));
+      row = PagedRow::find_ahead(params, listed_key(end - 3));
+      list_row(end - 1, last);
+      list_row(end - 2, before);
       __syncthreads();
+      k_rows.read(list(end - 1, true), thread);
     }
-    load_k(end - 1);
+    load_k(end - 1, k_rows);
     // Rows past the last one are no business of a custom variant.
     const bool guards = Variant::kGuardsLogits && first_packed + C::kRows > params.qo_len * params.group_size;
+    // Tiles [first_clear, end_clear) need no test of their logits.
+    int first_clear, end_clear;
+    Visible::clear_range(params, first_row, last_row, first_clear, end_clear);
+    first_clear = ceil_div(first_clear, C::KV_TILE);
+    end_clear = guards ? 0 : min(end_clear, key_limit) / C::KV_TILE;
     if constexpr (C::kPreparesQ) {
       cp_async_wait<0>();
       __syncthreads();
       prepare_q();
     }
     for (int tile = end - 1; tile >= first; --tile) {
+      if constexpr (C::Kv::kPaged) v_rows.read(list(tile, false), thread);
       cp_async_wait<0>();
       __syncthreads();  // K is here, and V of the tile before is done with
       prepare_k(tile);
-      load_v(tile);
-      PagedRow next;
-      if constexpr (C::Kv::kPaged) next = find_row(max(tile - 1, first));
+      load_v(tile, v_rows);
+      if constexpr (C::Kv::kPaged) {
+        list_row(tile - 2, row);
+        row = PagedRow::find_ahead(params, listed_key(tile - 3));
+      }
       Scores s;
       Attention::scores(s, q, k);
-      if constexpr (C::Kv::kPaged) publish_row(tile - 1, next);
+      if constexpr (C::Kv::kPaged) k_rows.read(list(tile - 1, true), thread);
       cp_async_wait<0>();
       __syncthreads();  // V is here, and K is done with
       prepare_v();
-      if (tile > first) load_k(tile - 1);
-      const int end_key = (tile + 1) * C::KV_TILE;
-      const bool masks = guards || end_key > key_limit ||
-                         !Visible::all_visible(params, first_row, last_row, tile * C::KV_TILE, end_key);
+      if (tile > first) load_k(tile - 1, k_rows);
+      const bool masks = tile >= end_clear || (Visible::kHasWindow && tile < first_clear);
       if (masks) transform_and_mask(s, tile, true);
       else if constexpr (Variant::kTransformsLogits) transform_and_mask(s, tile, false);
       if constexpr (Variant::kUsesSoftmax) state.hold_maximum(s, scale);

@@ -105,7 +105,7 @@ struct CustomVariant {
 /** Visibility of keys; every test is on absolute rows of one request. */
 template <MaskMode MODE, bool WINDOW>
 struct Visibility {
-  static constexpr bool kMasks = MODE != MaskMode::kNone || WINDOW;
+  static constexpr bool kMasks = MODE != MaskMode::kNone || WINDOW, kHasWindow = WINDOW;
 
   /** Last key row `qo_idx` may see under the causal rule, which aligns the ends of queries and keys. */
   template <class Params>
@@ -137,14 +137,23 @@ struct Visibility {
     if constexpr (WINDOW) first = max(diagonal(params, first_row) - params.window_left, 0);
   }
 
-  /** True when every row in [first_row, last_row] sees every key in [first, end): no per-logit test is needed. */
+  /** Keys [first, end), perhaps none, that every row in [first_row, last_row] sees: no per-logit test is needed there. */
+  template <class Params>
+  static __device__ __forceinline__ void clear_range(const Params& params, int first_row, int last_row, int& first,
+                                                     int& end) {
+    first = 0;
+    end = MODE == MaskMode::kCustom ? 0 : params.kv_len;
+    if constexpr (MODE == MaskMode::kCausal) end = min(end, max(diagonal(params, first_row) + 1, 0));
+    if constexpr (WINDOW) first = max(diagonal(params, last_row) - params.window_left, 0);
+  }
+
+  /** Whether every row in [first_row, last_row] sees every key in [first, end). */
   template <class Params>
   static __device__ __forceinline__ bool all_visible(const Params& params, int first_row, int last_row, int first,
                                                      int end) {
-    bool all = end <= params.kv_len && MODE != MaskMode::kCustom;
-    if constexpr (MODE == MaskMode::kCausal) all = all && end - 1 <= diagonal(params, first_row);
-    if constexpr (WINDOW) all = all && first >= diagonal(params, last_row) - params.window_left;
-    return all;
+    int first_clear, end_clear;
+    clear_range(params, first_row, last_row, first_clear, end_clear);
+    return first >= first_clear && end <= end_clear;
   }
 };
 

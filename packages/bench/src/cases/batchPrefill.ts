@@ -23,7 +23,7 @@ export interface PrefillShape {
   readonly headDimVo?: number;
   readonly causal: boolean;
   readonly pageSize?: number;
-  /** Of ragged keys and values. */
+  /** Default: what the library takes. */
   readonly backend?: 'fa2' | 'fa3';
 }
 
@@ -34,9 +34,10 @@ export function prefillCase(shape: PrefillShape): DeviceCase {
   const pages = pageSize > 0 ? `_ps${pageSize}` : '';
   const mask = causal ? 'causal' : 'full';
   const family = pageSize > 0 ? 'paged_prefill' : 'prefill';
+  const template = shape.backend === undefined ? '' : `_${shape.backend}`;
   const dims = headDimVo === headDim ? `${headDim}` : `${headDim}x${headDimVo}`;
   return {
-    name: `batch_${family}/b${batchSize}_l${length}_h${numQoHeads}k${numKvHeads}_d${dims}_bf16${pages}_${mask}`,
+    name: `batch_${family}${template}/b${batchSize}_l${length}_h${numQoHeads}k${numKvHeads}_d${dims}_bf16${pages}_${mask}`,
     params: { ...shape, dtype: 'bfloat16' },
     devices: ['cuda'],
     // No peer was measured with 192 and 128.
@@ -51,7 +52,7 @@ export function prefillCase(shape: PrefillShape): DeviceCase {
     dtype: 'bfloat16',
     setup({ device }, rotations) {
       const buffers = batchBuffers(device, rotations, params);
-      const wrappers = pageSize > 0 ? pagedWrappers(device, params, causal) : raggedWrappers(device, shape);
+      const wrappers = pageSize > 0 ? pagedWrappers(device, shape) : raggedWrappers(device, shape);
       return {
         run: (rotation) => wrappers.run(buffers[rotation]!),
         dispose() {
@@ -80,7 +81,9 @@ interface Wrappers {
   dispose(): void;
 }
 
-function pagedWrappers(device: string, params: BatchParams, causal: boolean): Wrappers {
+function pagedWrappers(device: string, shape: PrefillShape): Wrappers {
+  const params = paramsOf(shape);
+  const { causal, backend = 'auto' } = shape;
   const table = pageTable(params);
   const qoIndptr = indptr(params.qoLens);
   const wrappers = pickWrapper((graph) => {
@@ -90,7 +93,7 @@ function pagedWrappers(device: string, params: BatchParams, causal: boolean): Wr
       maxNumPages: table.pagedKvIndices.length,
       maxNumTokens: qoIndptr.at(-1)!,
     };
-    const wrapper = new BatchPrefillWithPagedKVCacheWrapper({ device, ...(graph && maxima) });
+    const wrapper = new BatchPrefillWithPagedKVCacheWrapper({ device, backend, ...(graph && maxima) });
     wrapper.plan({ qoIndptr, ...table, ...planShape(params), causal });
     return wrapper;
   });
@@ -159,5 +162,16 @@ export const batchPrefillCases: DeviceCase[] = [
     ] as const
   ).flatMap(([batchSize, length]) =>
     [1, 16].map((pageSize) => prefillCase({ batchSize, length, ...grouped, causal: true, pageSize })),
+  ),
+  // What GPUs other than Hopper take.
+  ...(
+    [
+      [1, 8192],
+      [16, 1024],
+    ] as const
+  ).flatMap(([batchSize, length]) =>
+    [0, 1, 16].map((pageSize) =>
+      prefillCase({ batchSize, length, ...grouped, causal: true, pageSize, backend: 'fa2' }),
+    ),
   ),
 ];

@@ -31,8 +31,8 @@ export function prefillSharedBytes(o: KernelOptions, tile: PrefillTile, paged = 
   const operands = keyAndValue * 2;
   const landing = dtypes[o.kvDtype].bytes === 1 ? keyAndValue : 0;
   const frequencies = o.posEncodingMode === 'ROPE_LLAMA' ? (o.headDim / 2) * 8 : 0;
-  const rowOffsets = paged ? 2 * tile.kvTile * 16 : 0;
-  return query + operands + landing + frequencies + rowOffsets;
+  const rowLists = paged ? 2 * 2 * tile.kvTile * 8 : 0;
+  return query + operands + landing + frequencies + rowLists;
 }
 
 /**
