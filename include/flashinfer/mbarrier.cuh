@@ -37,8 +37,8 @@ __device__ __forceinline__ void mbarrier_wait(uint32_t barrier, int parity) {
       ".reg .pred done;\n"
       "again:\n"
       "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-      "@done bra finished;\n"
-      "bra again;\n"
+      "@done bra.uni finished;\n"
+      "bra.uni again;\n"
       "finished:\n"
       "}\n" ::"r"(barrier),
       "r"(parity)

@@ -370,6 +370,19 @@ __device__ __forceinline__ void transpose_quad(uint32_t (&x)[4], int t) {
   }
 }
 
+/**
+ * Has a and b computed before what follows in memory. The compiler moves arithmetic behind a wait for products, however much
+ * of it there is to do meanwhile, but not a store that depends on it; this one, of a NaN that no operation gives, is never
+ * done.
+ */
+__device__ __forceinline__ void finish_before(float a, float b, uint32_t address) {
+  asm volatile(
+      "{\n.reg .pred never;\nsetp.eq.u32 never, %0, 0x7fc12345;\nsetp.eq.and.u32 never, %1, 0x7fc12345, never;\n"
+      "@never st.shared.u32 [%2], %0;\n}\n" ::"r"(__float_as_uint(a)),
+      "r"(__float_as_uint(b)), "r"(address)
+      : "memory");
+}
+
 /** A warpgroup that computes. */
 template <class C, class Params>
 struct HopperWarpgroup {
@@ -377,6 +390,10 @@ struct HopperWarpgroup {
   using Variant = typename C::Variant;
   using Visible = typename C::Visible;
   static constexpr int kKeys = C::KV_TILE;
+  /** Weights that there are registers for while the product before still reads p. */
+  static constexpr bool kTight = C::kWarpgroups == 3 || C::D_VO == 256 || C::kGathers || Variant::kTransformsLogits;
+  static constexpr int kEarly = kTight ? 0 : C::D_VO == 64 ? 32 : 16;
+  static constexpr float kLimit = 256.0f;
 
   const HopperShared<C>& shared;
   const int wg, warp, lane;
@@ -384,7 +401,8 @@ struct HopperWarpgroup {
   PackedRow rows[2];
   float o[C::D_VO / 2], s[kKeys / 2];
   uint32_t p[kKeys / 4];
-  float m[2], l[2];
+  /** What a row's scaled logits are held against, the sums of its weights, those of the tile at hand, and what they may be. */
+  float held[2], l[2], sum[2], limit[2];
   /** Rows past the last one are no business of a custom variant. */
   bool guards = false;
 
@@ -432,7 +450,7 @@ struct HopperWarpgroup {
 
   /** Rows past the last key belong to somebody else, and a weight of zero does not silence a NaN there. */
   __device__ __forceinline__ void clear_values(int stage, int valid) {
-    if (C::kGathers || valid >= kKeys) return;
+    if (C::kGathers || __builtin_expect(valid >= kKeys, 1)) return;
     const int thread = threadIdx.x & 127;
     for (int index = thread; index < (kKeys - valid) * (C::D_VO / 8); index += 128) {
       const int row = valid + index / (C::D_VO / 8), chunk = index % (C::D_VO / 8);
@@ -457,57 +475,119 @@ struct HopperWarpgroup {
   }
 
   /**
-   * s becomes weights and l their sums; m a maximum that they are held against. It moves only when a weight would pass
-   * 2^kSlack, which float32 has room for: most tiles then need no rescaling of o. Returns whether it moved, and then what o
-   * must be multiplied with. The same in all threads of a warp.
+   * COUNT weights from BEGIN on: s becomes what a logit, scaled, is above what its row is held against, weights 2^s, and
+   * sums theirs.
    */
-  __device__ __forceinline__ bool weigh(float scale, float (&factor)[2]) {
-    if constexpr (!Variant::kUsesSoftmax) return false;
-    constexpr float kSlack = 8.0f;
-    float top[2];
-    bool moves = false;
+  template <int BEGIN, int COUNT>
+  __device__ __forceinline__ void weigh(float (&weights)[COUNT], float scale) {
+    float against[2] = {held[0], held[1]};
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      top[r] = s[2 * r];
-#pragma unroll
-      for (int j = 0; j < kKeys / 8; ++j) top[r] = max_nan(top[r], max_nan(s[4 * j + 2 * r], s[4 * j + 2 * r + 1]));
-      top[r] = max_nan(top[r], __shfl_xor_sync(0xffffffffu, top[r], 1));
-      top[r] = max_nan(top[r], __shfl_xor_sync(0xffffffffu, top[r], 2));
-      // Written so that NaN and the first finite maximum (m = -inf) also count as moved.
-      moves = moves || !((top[r] - m[r]) * scale <= kSlack || top[r] == negative_infinity());
-    }
-    moves = __any_sync(0xffffffffu, moves);
-    if (moves) {
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const float next = max_nan(m[r], top[r]);
-        factor[r] = next == negative_infinity() ? 1.0f : exp2_approx((m[r] - next) * scale);
-        m[r] = next;
-        l[r] *= factor[r];
+    for (int i = 0; i < COUNT; ++i) {
+      weights[i] = s[BEGIN + i];
+      if constexpr (Variant::kUsesSoftmax) {
+        const int r = (i >> 1) & 1;
+        // The compiler would put all multiplications first, and leave nothing to do while exponentials take turns.
+        if (i >= 8 && i % 8 < 4 && i % 2 == 0) against[r] = after(weights[i - 8], held[r]);
+        s[BEGIN + i] = fmaf(s[BEGIN + i], scale, -against[r]);
+        weights[i] = exp2_approx(s[BEGIN + i]);
+        sum[r] += weights[i];
       }
     }
+  }
+
+  /** x, once a weight is known: its sign, which is nothing, is added. */
+  static __device__ __forceinline__ float after(float weight, float x) {
+    return __uint_as_float(__float_as_uint(x) + (__float_as_uint(weight) >> 31));
+  }
+
+  template <int BEGIN, int COUNT>
+  __device__ __forceinline__ void pack(const float (&weights)[COUNT]) {
+#pragma unroll
+    for (int i = 0; i < COUNT / 2; ++i) p[BEGIN / 2 + i] = pack2<T>(weights[2 * i], weights[2 * i + 1]);
+  }
+
+  /** p of an item's first tile. */
+  __device__ __forceinline__ void soften_first(float scale) {
+    if constexpr (Variant::kUsesSoftmax) {
+#pragma unroll
+      for (int i = 0; i < kKeys / 2; ++i) s[i] *= scale;
+      float factor[2];
+      catch_up(factor);
+    } else {
+      pack<0>(s);
+    }
+  }
+
+  /** p of a later tile, once the product that reads p is done; as many weights as there are registers for come before. */
+  template <class Wait>
+  __device__ __forceinline__ void soften(float scale, Wait wait_for_output) {
+    float early[kEarly > 0 ? kEarly : 1], late[kKeys / 2 - kEarly];
+    sum[0] = sum[1] = 0.0f;
+    if constexpr (kEarly > 0) {
+      weigh<0>(early, scale);
+      finish_before(sum[0], sum[1], shared.base);
+    }
+    wait_for_output();
+    if constexpr (kEarly > 0) pack<0>(early);
+    weigh<kEarly>(late, scale);
+    pack<kEarly>(late);
+  }
+
+  /**
+   * Adds a tile's sums. Looking for the greatest logit would take as long as half of the exponentials, and it seldom rises
+   * by much after a row's first tile: rows stay held against that one, and weights of up to kLimit are kept, which all
+   * types hold. Where sums say that one may be greater, s is still there to begin again with.
+   */
+  __device__ __forceinline__ void account() {
+    if constexpr (!Variant::kUsesSoftmax) return;
+    // Written so that NaN does not fit. The same in all threads of a warp, as products need it.
+    if (__builtin_expect(!__all_sync(0xffffffffu, sum[0] <= limit[0] && sum[1] <= limit[1]), 0)) {
+      float factor[2];
+      catch_up(factor);
+      rescale(factor);
+      l[0] *= factor[0];
+      l[1] *= factor[1];
+    }
+    l[0] += sum[0];
+    l[1] += sum[1];
+  }
+
+  /** Holds rows against the greatest logit so far, and weighs a tile anew; all before it is to be multiplied with factor. */
+  __device__ __forceinline__ void catch_up(float (&factor)[2]) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const float held = m[r] == negative_infinity() ? 0.0f : m[r] * scale;
-      float sum = 0.0f;
+      float chains[4];
+#pragma unroll
+      for (int j = 0; j < kKeys / 8; ++j) {
+        const float top = max_nan(s[4 * j + 2 * r], s[4 * j + 2 * r + 1]);
+        chains[j & 3] = j < 4 ? top : max_nan(chains[j & 3], top);
+      }
+      float top = max_nan(max_nan(chains[0], chains[1]), max_nan(chains[2], chains[3]));
+      top = max_nan(top, __shfl_xor_sync(0xffffffffu, top, 1));
+      top = max_nan(top, __shfl_xor_sync(0xffffffffu, top, 2));
+      const float before = greatest(r), now = max_nan(before, held[r] + top);
+      const bool none = now == negative_infinity();
+      factor[r] = none ? 1.0f : exp2_approx(before - now);
+      const float step = none ? 0.0f : now - held[r];
 #pragma unroll
       for (int j = 0; j < kKeys / 8; ++j) {
 #pragma unroll
-        for (int e = 0; e < 2; ++e) {
-          float& w = s[4 * j + 2 * r + e];
-          w = exp2_approx(fmaf(w, scale, -held));
-          sum += w;
-        }
+        for (int e = 0; e < 2; ++e) s[4 * j + 2 * r + e] -= step;
       }
-      l[r] += sum;
+      held[r] = none ? 0.0f : now;
+      limit[r] = none ? -1.0f : kLimit;
+      sum[r] = 0.0f;
     }
-    return moves;
+#pragma unroll
+    for (int i = 0; i < kKeys / 2; i += 2) {
+      const float low = exp2_approx(s[i]), high = exp2_approx(s[i + 1]);
+      sum[(i >> 1) & 1] += low + high;
+      p[i / 2] = pack2<T>(low, high);
+    }
   }
 
-  __device__ __forceinline__ void pack_weights() {
-#pragma unroll
-    for (int i = 0; i < kKeys / 4; ++i) p[i] = pack2<T>(s[2 * i], s[2 * i + 1]);
-  }
+  /** The greatest logit of a row as of when it was last looked for, scaled; -inf where it saw none. */
+  __device__ __forceinline__ float greatest(int r) const { return limit[r] < 0.0f ? negative_infinity() : held[r]; }
 
   __device__ __forceinline__ void rescale(const float (&factor)[2]) {
 #pragma unroll
@@ -525,7 +605,6 @@ struct HopperWarpgroup {
   /** All tiles of an item. */
   __device__ __forceinline__ void attend(const HopperItem& item, int first_row, int last_row, float scale,
                                          RingPosition<C::STAGES>& ring) {
-    float factor[2];
     wait_tile(shared.k_full(ring.stage), ring.parity);
     begin_scores(ring.stage);
     wgmma_wait<0>();
@@ -533,32 +612,15 @@ struct HopperWarpgroup {
     release(shared.k_empty(ring.stage));
     if (item.first + 1 == item.end) release(shared.q_empty(wg));
     if (Variant::kTransformsLogits || masks_tile(item.end - 1, first_row, last_row)) finish_logits(item.end - 1, true);
-    weigh(scale, factor);
-    pack_weights();
+    soften_first(scale);
     for (int tile = item.end - 2; tile >= item.first; --tile) {
-      RingPosition<C::STAGES> next = ring;
-      next.advance();
-      wait_tile(shared.k_full(next.stage), next.parity);
-      named_barrier_sync<256>(turn_barrier(wg));
-      begin_scores(next.stage);
-      wait_tile(shared.v_full(ring.stage), ring.parity);
-      clear_values(ring.stage, params.kv_len - (tile + 1) * kKeys);
-      begin_output(ring.stage);
-      named_barrier_arrive<256>(turn_barrier(wg + 1 == C::kWarpgroups ? 0 : wg + 1));
-      wgmma_wait<1>();
-      wgmma_pin(s);
-      release(shared.k_empty(next.stage));
-      if (tile == item.first) release(shared.q_empty(wg));
+      // Most tiles have nothing special, and a loop of their own without jumps.
+      const bool values_end = params.kv_len < (tile + 2) * kKeys;
       const bool masks = masks_tile(tile, first_row, last_row);
-      if (Variant::kTransformsLogits || masks) finish_logits(tile, masks);
-      const bool moved = weigh(scale, factor);
-      wgmma_wait<0>();
-      wgmma_pin(o);
-      release(shared.v_empty(ring.stage));
-      pack_weights();
-      if (moved) rescale(factor);
-      ring = next;
+      if (tile > item.first && !values_end && !masks) step<false>(item, tile, false, scale, ring);
+      else step<true>(item, tile, masks, scale, ring);
     }
+    account();
     wait_tile(shared.v_full(ring.stage), ring.parity);
     clear_values(ring.stage, params.kv_len - item.first * kKeys);
     begin_output(ring.stage);
@@ -568,14 +630,41 @@ struct HopperWarpgroup {
     ring.advance();
   }
 
+  /** Scores and weights of `tile` under the output of the one after it. EDGE: the item's first or last, or partly masked. */
+  template <bool EDGE>
+  __device__ __forceinline__ void step(const HopperItem& item, int tile, bool masks, float scale,
+                                       RingPosition<C::STAGES>& ring) {
+    RingPosition<C::STAGES> next = ring;
+    next.advance();
+    wait_tile(shared.k_full(next.stage), next.parity);
+    named_barrier_sync<256>(turn_barrier(wg));
+    account();
+    begin_scores(next.stage);
+    wait_tile(shared.v_full(ring.stage), ring.parity);
+    if constexpr (EDGE) clear_values(ring.stage, params.kv_len - (tile + 1) * kKeys);
+    begin_output(ring.stage);
+    named_barrier_arrive<256>(turn_barrier(wg + 1 == C::kWarpgroups ? 0 : wg + 1));
+    wgmma_wait<1>();
+    wgmma_pin(s);
+    release(shared.k_empty(next.stage));
+    if (EDGE && tile == item.first) release(shared.q_empty(wg));
+    if (Variant::kTransformsLogits || (EDGE && masks)) finish_logits(tile, EDGE && masks);
+    soften(scale, [&] {
+      wgmma_wait<0>();
+      wgmma_pin(o);
+      release(shared.v_empty(ring.stage));
+    });
+    ring = next;
+  }
+
   /** Rows leave in 16-byte pieces: the four threads of a row exchange what they hold of four pieces. */
-  __device__ __forceinline__ void store(int num_rows, float scale) {
+  __device__ __forceinline__ void store(int num_rows) {
     const int head = rows[0].qo_head / static_cast<int>(params.group_size), t = lane & 3;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       l[r] += __shfl_xor_sync(0xffffffffu, l[r], 1);
       l[r] += __shfl_xor_sync(0xffffffffu, l[r], 2);
-      float lse = row_lse(m[r], l[r], scale);
+      float lse = row_lse(greatest(r), l[r], 1.0f);
       const float share = join_sink<Variant>(params, rows[r].qo_head, lse);
       const float factor = normalizer<Variant>(l[r]) * share * params.v_scale;
       const bool exists = warp * 16 + r * 8 + (lane >> 2) < num_rows;
@@ -617,8 +706,8 @@ struct HopperWarpgroup {
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         rows[r] = PackedRow::at(params, first_packed + warp * 16 + r * 8 + (lane >> 2), item.head);
-        m[r] = negative_infinity();
-        l[r] = 0.0f;
+        held[r] = l[r] = sum[r] = 0.0f;
+        limit[r] = -1.0f;
       }
 #pragma unroll
       for (int i = 0; i < C::D_VO / 2; ++i) o[i] = 0.0f;
@@ -630,7 +719,7 @@ struct HopperWarpgroup {
       } else {
         release(shared.q_empty(wg));
       }
-      store(num_rows, scale);
+      store(num_rows);
     }
   }
 };
@@ -641,7 +730,8 @@ __device__ __forceinline__ void hopper_prefill(const Params& batch) {
   extern __shared__ __align__(128) char smem[];
   require_shared_bytes(C::kSharedBytes);
   const uint32_t unaligned = shared_address(smem);
-  const HopperShared<C> shared{(unaligned + 1023) / 1024 * 1024};
+  // By way of a shuffle, or it is computed again for every tile.
+  const HopperShared<C> shared{__shfl_sync(0xffffffffu, (unaligned + 1023) / 1024 * 1024, 0)};
   HopperItem* items = reinterpret_cast<HopperItem*>(smem + (shared.base - unaligned) + C::kItems);
   if (threadIdx.x == 0) {
     tma_prefetch_map(&batch.q_map);
@@ -662,7 +752,8 @@ __device__ __forceinline__ void hopper_prefill(const Params& batch) {
     mbarrier_init_fence();
   }
   __syncthreads();
-  const int warpgroup = threadIdx.x / 128;
+  // By way of a shuffle the compiler knows it as the same in a warp, and keeps it.
+  const int warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
   if (warpgroup == 0) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;\n" ::"n"(C::kLoaderRegisters));
     HopperLoader<C, Params>(batch, shared).run(items, reinterpret_cast<int*>(items + C::kWarpgroups));

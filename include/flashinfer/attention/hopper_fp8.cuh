@@ -177,7 +177,7 @@ struct HopperFp8Warpgroup : HopperWarpgroup<C, Params> {
   using Variant = typename C::Variant;
   using Base::kKeys, Base::shared, Base::wg, Base::warp, Base::lane, Base::params, Base::rows, Base::o, Base::s,
       Base::p;
-  using Base::m, Base::l, Base::wait_tile, Base::release, Base::finish_logits, Base::masks_tile, Base::rescale;
+  using Base::l, Base::wait_tile, Base::release, Base::finish_logits, Base::masks_tile, Base::rescale;
   using Product = Wgmma<fp8_e4m3_t, kKeys>;
 
   /**
@@ -187,6 +187,8 @@ struct HopperFp8Warpgroup : HopperWarpgroup<C, Params> {
   static constexpr float kShift = 6.0f, kSlack = 2.5f;
   /** Of a row's head: what its products with keys are worth, and softmax's factor of logits, base 2. */
   float worth[2], scale[2];
+  /** A row's greatest product, as of when weights last passed kSlack. */
+  float m[2];
 
   __device__ __forceinline__ HopperFp8Warpgroup(const HopperShared<C>& places, int index) : Base(places, index) {}
 

@@ -53,14 +53,10 @@ export function hopperSharedBytes(o: Pick<KernelOptions, 'headDim'>, tile: Hoppe
   return Math.ceil((queries + keys + barriers + tile.warpgroups * 32 + 16) / 1024) * 1024 + 1024;
 }
 
-type TileOptions = Pick<KernelOptions, 'headDim' | 'maskMode' | 'logitsSoftCap' | 'posEncodingMode' | 'variant'>;
-
 /** The tile for requests of so many keys. */
-export function chooseHopperTile(o: TileOptions, keys: number): HopperTile {
+export function chooseHopperTile(o: Pick<KernelOptions, 'headDim' | 'maskMode'>, keys: number): HopperTile {
   if (triedTiles.hopper !== undefined) return triedTiles.hopper;
-  const { full, causal, transformed } = hopperTiles[o.headDim]!;
-  const transforms = o.logitsSoftCap !== 0 || o.posEncodingMode === 'ALIBI' || o.variant !== undefined;
-  if (transforms && transformed !== undefined) return transformed;
+  const { full, causal } = hopperTiles[o.headDim]!;
   const [short, long] = o.maskMode === 'none' ? full : causal;
   return keys > hopperShortKeys ? long : short;
 }

@@ -59,12 +59,7 @@ export function attentionSpecs(): KernelSpec[] {
     batchPrefillSpec({ ...causal, headDim: 64, variant }, { mTiles: 1, kvTile: 64 }, true),
     hopperSpec({ ...causal, qDtype: 'bfloat16', kvDtype: 'bfloat16' }, chooseHopperTile(causal, 1024), 'rows', true),
     hopperSpec(plain, chooseHopperTile(plain, 8192), 'pages', true),
-    hopperSpec(
-      { ...causal, logitsSoftCap: 30 },
-      chooseHopperTile({ ...causal, logitsSoftCap: 30 }, 8192),
-      'gather',
-      true,
-    ),
+    hopperSpec({ ...causal, logitsSoftCap: 30 }, chooseHopperTile(causal, 8192), 'gather', true),
     hopperSpec(
       { ...causal, headDim: 64, windowLeft: 8 },
       chooseHopperTile({ ...causal, headDim: 64 }, 8192),

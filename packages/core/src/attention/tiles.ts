@@ -57,8 +57,6 @@ const hopper = (warpgroups: 2 | 3, kvTile: number, stages: number): HopperTile =
 interface HopperTiles {
   readonly full: readonly [short: HopperTile, long: HopperTile];
   readonly causal: readonly [short: HopperTile, long: HopperTile];
-  /** Transformed logits need registers that the tiles above leave none of. */
-  readonly transformed?: HopperTile;
 }
 
 /** Keys of a request up to which it is short: the diagonal's tile is much of its work. */
@@ -66,14 +64,10 @@ export const hopperShortKeys = 2048;
 
 /** By headDim of queries and keys. */
 export const hopperTiles: Readonly<Record<number, HopperTiles>> = {
-  64: { full: [hopper(2, 128, 3), hopper(3, 128, 2)], causal: [hopper(2, 128, 3), hopper(3, 128, 2)] },
-  128: {
-    full: [hopper(2, 176, 2), hopper(2, 176, 2)],
-    causal: [hopper(2, 128, 2), hopper(2, 176, 2)],
-    transformed: hopper(2, 128, 2),
-  },
+  64: { full: [hopper(3, 128, 2), hopper(3, 128, 2)], causal: [hopper(2, 128, 3), hopper(3, 128, 2)] },
+  128: { full: [hopper(2, 128, 2), hopper(2, 128, 2)], causal: [hopper(2, 128, 2), hopper(2, 128, 2)] },
   192: { full: [hopper(2, 128, 2), hopper(2, 128, 2)], causal: [hopper(2, 128, 2), hopper(2, 128, 2)] },
-  256: { full: [hopper(2, 80, 2), hopper(2, 80, 2)], causal: [hopper(2, 80, 2), hopper(2, 80, 2)] },
+  256: { full: [hopper(2, 80, 2), hopper(2, 80, 2)], causal: [hopper(2, 64, 2), hopper(2, 64, 2)] },
 };
 
 /** Tiles in place of those above, for everything planned from now on. */
