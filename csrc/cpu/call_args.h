@@ -14,6 +14,11 @@ class CallArgs {
     Check(napi_get_value_double(env_, Property(env_, object_, name), &value), name);
     return value;
   }
+  bool Has(const char* name) const {
+    napi_valuetype type;
+    Check(napi_typeof(env_, Property(env_, object_, name), &type), name);
+    return type != napi_undefined;
+  }
   float Float(const char* name) const { return static_cast<float>(Number(name)); }
   int64_t Integer(const char* name) const { return static_cast<int64_t>(Number(name)); }
   int32_t Int32(const char* name) const { return static_cast<int32_t>(Number(name)); }

@@ -4,6 +4,7 @@
 #include <new>
 
 #include "cpu/attention/attention.h"
+#include "cpu/call_args.h"
 #include "cpu/entries.h"
 #include "platform/dynamic_library.h"
 
@@ -11,31 +12,6 @@ namespace flashinfer::cpu {
 namespace {
 
 constexpr int32_t kMaxHeadDim = 512;
-
-class Args {
- public:
-  Args(napi_env env, napi_value object) : env_(env), object_(object) {}
-  double Number(const char* name) const {
-    double value;
-    Check(napi_get_value_double(env_, Property(env_, object_, name), &value), name);
-    return value;
-  }
-  bool Has(const char* name) const {
-    napi_valuetype type;
-    Check(napi_typeof(env_, Property(env_, object_, name), &type), name);
-    return type != napi_undefined;
-  }
-  int64_t Integer(const char* name) const { return static_cast<int64_t>(Number(name)); }
-  int32_t Int32(const char* name) const { return static_cast<int32_t>(Number(name)); }
-  template <class T>
-  T* Pointer(const char* name) const {
-    return reinterpret_cast<T*>(static_cast<uintptr_t>(Number(name)));
-  }
-
- private:
-  napi_env env_;
-  napi_value object_;
-};
 
 /** What would make the kernels run out of their buffers; everything else was checked in TypeScript. */
 void CheckMemorySafety(const AttentionParams& p) {
@@ -53,11 +29,11 @@ int64_t ElementBytes(DType dtype) {
 }
 
 void Attention(CpuState& state, JsValue object) {
-  const Args args(state.env, object.value);
+  const CallArgs args(state.env, object.value);
   AttentionParams p = {};
-  p.qDtype = static_cast<DType>(args.Int32("qDtype"));
-  p.kvDtype = static_cast<DType>(args.Int32("kvDtype"));
-  p.outDtype = static_cast<DType>(args.Int32("outDtype"));
+  p.qDtype = args.DType("qDtype");
+  p.kvDtype = args.DType("kvDtype");
+  p.outDtype = args.DType("outDtype");
   const int64_t kvBytes = ElementBytes(p.kvDtype);
   p.q = args.Pointer<const void>("q");
   p.k.base = args.Pointer<const uint8_t>("k");
@@ -90,15 +66,15 @@ void Attention(CpuState& state, JsValue object) {
   p.alibiSlopes = args.Pointer<const float>("alibiSlopes");
   p.sinks = args.Pointer<const float>("sinks");
   p.windowLeft = args.Integer("windowLeft");
-  p.logitsSoftCap = static_cast<float>(args.Number("logitsSoftCap"));
-  p.smScale = static_cast<float>(args.Number("smScale"));
-  p.vScale = static_cast<float>(args.Number("vScale"));
+  p.logitsSoftCap = args.Float("logitsSoftCap");
+  p.smScale = args.Float("smScale");
+  p.vScale = args.Float("vScale");
   if (args.Has("qScales")) {
     p.qScales = args.Pointer<const float>("qScales");
     p.kScales = args.Pointer<const float>("kScales");
     p.vScales = args.Pointer<const float>("vScales");
   }
-  p.lseFactor = static_cast<float>(args.Number("lseFactor"));
+  p.lseFactor = args.Float("lseFactor");
   if (args.Has("variant")) {
     p.variant = args.Pointer<const VariantTable>("variant");
     p.variantFields = FromJs<Bytes>(state.env, Property(state.env, object.value, "variantParams")).data;

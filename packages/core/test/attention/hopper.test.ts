@@ -2,7 +2,6 @@
 // What the fa3 template adds: its choice, its tiles, and its kernel where there is a Hopper GPU.
 import { describe, expect, it } from 'vitest';
 import type { PlannedAttention } from '../../src/attention/batchCall.ts';
-import type { DeviceLimits } from '../../src/attention/deviceLimits.ts';
 import { hopperKernels } from '../../src/attention/hopperBatch.ts';
 import {
   chooseHopperTile,
@@ -14,25 +13,15 @@ import {
   hopperWarpgroupRows,
   pagesFit,
 } from '../../src/attention/hopperKernel.ts';
-import type { KernelOptions } from '../../src/attention/kernelName.ts';
 import * as flashinfer from '../../src/index.ts';
 import { smArch } from '../../src/runtime/device.ts';
 import { onCuda, testDevice } from '../device.ts';
 import { expectThrows } from '../thrownBy.ts';
 import { poisoned, runCase } from './attentionCase.ts';
 import { type BatchCase, expectBatch, indptr, kept, makeInputs, planOptions } from './batchCase.ts';
+import { h200, plain } from './kernelOptions.ts';
 
 const hopper = onCuda && smArch(0) === 90;
-const h200: DeviceLimits = { numSms: 132, sharedPerBlock: 232_448, sharedPerSm: 233_472, l2Bytes: 50 << 20 };
-const plain: KernelOptions = {
-  qDtype: 'bfloat16',
-  kvDtype: 'bfloat16',
-  headDim: 128,
-  maskMode: 'none',
-  posEncodingMode: 'NONE',
-  windowLeft: -1,
-  logitsSoftCap: 0,
-};
 const heads = { numQoHeads: 8, numKvHeads: 2 };
 
 describe('tiles of the fa3 template', () => {

@@ -8,20 +8,10 @@ import type { KernelOptions } from '../../src/attention/kernelName.ts';
 import { choosePrefillTile, planPrefill, prefillSharedBytes, prefillSpec } from '../../src/attention/prefillKernel.ts';
 import type { AttentionRequest } from '../../src/attention/request.ts';
 import { firstVisibleKey, splitKv } from '../../src/attention/splitKv.ts';
+import { h200, plain } from './kernelOptions.ts';
 
-const h200: DeviceLimits = { numSms: 132, sharedPerBlock: 232_448, sharedPerSm: 233_472, l2Bytes: 50 << 20 };
 const ada: DeviceLimits = { numSms: 128, sharedPerBlock: 101_376, sharedPerSm: 102_400, l2Bytes: 72 << 20 };
 const turing: DeviceLimits = { numSms: 40, sharedPerBlock: 65_536, sharedPerSm: 65_536, l2Bytes: 4 << 20 };
-
-const plain: KernelOptions = {
-  qDtype: 'bfloat16',
-  kvDtype: 'bfloat16',
-  headDim: 128,
-  maskMode: 'none',
-  posEncodingMode: 'NONE',
-  windowLeft: -1,
-  logitsSoftCap: 0,
-};
 
 type Shape = Partial<AttentionRequest> & Pick<AttentionRequest, 'qoLen' | 'kvLen' | 'numQoHeads' | 'numKvHeads'>;
 const request = (shape: Shape): AttentionRequest => ({ ...plain, ...shape }) as AttentionRequest;

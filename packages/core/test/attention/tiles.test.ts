@@ -7,20 +7,12 @@ import type { KernelOptions } from '../../src/attention/kernelName.ts';
 import { choosePrefillTile } from '../../src/attention/prefillKernel.ts';
 import { decodeCandidates, hopperCandidates, prefillCandidates } from '../../src/attention/tileCandidates.ts';
 import { tryTiles } from '../../src/attention/tiles.ts';
+import { h200, plain } from './kernelOptions.ts';
 
-const h200 = { numSms: 132, sharedPerBlock: 232_448, sharedPerSm: 233_472, l2Bytes: 50 << 20 };
 const headDims = [64, 128, 192, 256];
 
 function options(headDim: number, maskMode: 'none' | 'causal' = 'none'): KernelOptions {
-  return {
-    qDtype: 'bfloat16',
-    kvDtype: 'bfloat16',
-    headDim,
-    maskMode,
-    posEncodingMode: 'NONE',
-    windowLeft: -1,
-    logitsSoftCap: 0,
-  };
+  return { ...plain, headDim, maskMode };
 }
 
 afterEach(() => tryTiles({}));
