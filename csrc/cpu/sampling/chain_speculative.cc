@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // `chainSpeculative` of NativeCpu, as include/flashinfer/sampling/speculative.cuh.
-#include <vector>
-
 #include "cpu/call_args.h"
 #include "cpu/elementwise/dispatch.h"
 #include "cpu/entries.h"
-#include "flashinfer/sampling/weights.cuh"
+#include "cpu/sampling/row_values.h"
 
 namespace flashinfer::cpu {
 namespace {
@@ -20,21 +18,26 @@ struct ChainParams {
   int64_t drafted, vocab;
 };
 
-/** A token by the positive values. */
-int32_t Draw(const std::vector<float>& probs, Philox4 words) {
-  float largest = 0.0f;
-  for (const float p : probs) largest = p > largest ? p : largest;
-  const float factor = weight_factor(largest);
-  uint64_t total = 0;
-  for (const float p : probs) total += weight_of(p, factor);
-  if (total == 0) return 0;
-  const uint64_t point = draw_point(words, total);
-  uint64_t sum = 0;
-  for (int32_t token = 0;; ++token) {
-    sum += weight_of(probs[token], factor);
-    if (sum > point) return token;
+/** A row of the target's, or what it has more than the draft's. */
+template <class T>
+class ResidualRow : RowValues {
+ public:
+  ResidualRow(const T* target, const T* draft, int64_t vocab) {
+    Read(vocab, [&](int64_t first, int64_t count, float* values, uint32_t* largest, uint32_t* smallest) {
+      if (draft != nullptr) {
+        RunVersion<DifferenceLoop<T>>(target + first, draft + first, count, values, largest, smallest);
+      } else {
+        RunVersion<ReadLoop<T, RowInput::kProbs>>(target + first, count, values, largest, smallest);
+      }
+    });
   }
-}
+
+  int32_t Draw(Philox4 words) {
+    const float factor = weight_factor(value_of_key(max_key_));
+    const uint64_t total = WeightFrom(0.0f, values_, factor);
+    return total == 0 ? 0 : TokenAt(draw_point(words, total), values_, 0.0f, factor);
+  }
+};
 
 template <class T>
 void Verify(const ChainParams& p, int64_t request) {
@@ -55,14 +58,10 @@ void Verify(const ChainParams& p, int64_t request) {
     accepted += stands ? 1 : 0;
     if (!stands && emitted == p.drafted) emitted = i;
   }
-  std::vector<float> probs(p.vocab);
-  for (int64_t v = 0; v < p.vocab; ++v) {
-    const int64_t at = emitted * p.vocab + v;
-    const float more = to_float(target[at]) - (emitted < p.drafted ? to_float(draft[at]) : 0.0f);
-    probs[v] = read_value<RowInput::kProbs>(more);
-  }
+  const int64_t row = emitted * p.vocab;
+  ResidualRow<T> residual(target + row, emitted < p.drafted ? draft + row : nullptr, p.vocab);
   for (int64_t i = 0; i <= p.drafted; ++i) out[i] = i < emitted ? ids[i] : -1;
-  out[emitted] = Draw(probs, words(0));
+  out[emitted] = residual.Draw(words(0));
   p.accepted[request] += static_cast<int32_t>(accepted);
   p.emitted[request] += static_cast<int32_t>(emitted);
 }
@@ -86,7 +85,7 @@ void ChainSpeculative(CpuState& state, JsValue object) {
   p.vocab = args.Integer("vocab");
   VisitFloatingDType(args.DType("dtype"), "cpu.chainSpeculative", [&](auto tag) {
     using T = typename decltype(tag)::type;
-    ThreadPool::Get().ParallelFor(args.Integer("requests"), [&](int64_t request) { Verify<T>(p, request); });
+    ForRows(args.Integer("requests"), [&](int64_t request) { Verify<T>(p, request); });
   });
 }
 

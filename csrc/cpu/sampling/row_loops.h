@@ -42,6 +42,23 @@ struct ReadLoop {
   }
 };
 
+/** What `x` has more than `less`, of probabilities; their largest key and their smallest. */
+template <class T>
+struct DifferenceLoop {
+  static FLASHINFER_HOST_DEVICE void Run(const T* x, const T* less, int64_t count, float* values, uint32_t* largest,
+                                         uint32_t* smallest) {
+    uint32_t top = 0, bottom = 0xffffffffu;
+    for (int64_t i = 0; i < count; ++i) {
+      values[i] = read_value<RowInput::kProbs>(to_float(x[i]) - to_float(less[i]));
+      const uint32_t key = key_of(values[i]);
+      top = key > top ? key : top;
+      bottom = key < bottom ? key : bottom;
+    }
+    *largest = top;
+    *smallest = bottom;
+  }
+};
+
 /**
  * 2^x for x up to 0, within 2e-7 of it; 0 below -126. Taylor's series of 2^f for f of at most a half: the same bits of
  * every instruction set.

@@ -24,15 +24,9 @@ void RunRow(const SamplingParams& p, int64_t row) {
   }
 }
 
-/** Threads take rows, or where those are too few, parts of one row after the other. */
 template <class T>
 void RunSampling(const SamplingParams& p) {
-  ThreadPool& pool = ThreadPool::Get();
-  if (p.out_rows >= pool.NumThreads()) {
-    pool.ParallelFor(p.out_rows, [&](int64_t row) { RunRow<T>(p, row); });
-  } else {
-    for (int64_t row = 0; row < p.out_rows; ++row) RunRow<T>(p, row);
-  }
+  ForRows(p.out_rows, [&](int64_t row) { RunRow<T>(p, row); });
 }
 
 void Sampling(CpuState& state, JsValue object) {

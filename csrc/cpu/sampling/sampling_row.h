@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// One row of probabilities or logits. Threads share it in segments, unless the rows themselves keep them busy.
+// One row of probabilities or logits, and what becomes of it.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -7,33 +7,22 @@
 #include <limits>
 #include <vector>
 
-#include "cpu/elementwise/versions.h"
-#include "cpu/sampling/row_loops.h"
+#include "cpu/sampling/row_values.h"
 #include "cpu/sampling/sampling_params.h"
-#include "cpu/scratch.h"
-#include "cpu/thread_pool.h"
 
 namespace flashinfer::cpu {
 
-/** Of the thread whose row it is. Taken from the system for every row, its pages would cost more than the work on them. */
-struct RowScratch {
-  Scratch values, weights, keys, counted;
-
-  static RowScratch& Own() {
-    thread_local RowScratch scratch;
-    return scratch;
-  }
-};
-
 template <class T, RowInput kInput>
-class SamplingRow {
+class SamplingRow : RowValues {
  public:
   SamplingRow(const SamplingParams& p, int64_t row) : p_(p), row_(row) {
     const int64_t source = PerRow(p.indices, static_cast<int32_t>(row), row);
     // A row that is not there is an empty one.
-    count_ = source >= 0 && source < p.rows ? p.vocab : 0;
-    segments_ = (count_ + kSegment - 1) / kSegment;
-    Read(static_cast<const T*>(p.x) + (count_ > 0 ? source * p.x_stride : 0));
+    const bool exists = source >= 0 && source < p.rows;
+    const T* x = static_cast<const T*>(p.x) + (exists ? source * p.x_stride : 0);
+    Read(exists ? p.vocab : 0, [&](int64_t first, int64_t count, float* values, uint32_t* largest, uint32_t* smallest) {
+      RunVersion<ReadLoop<T, kInput>>(x + first, count, values, largest, smallest);
+    });
   }
 
   void Sample() {
@@ -45,7 +34,7 @@ class SamplingRow {
       const uint64_t seed = PerRow(p_.seed, p_.seed_value, p_.seed_per_row ? row_ : 0);
       const uint64_t offset = PerRow(p_.offset, p_.offset_value, p_.offset_per_row ? row_ : 0);
       const uint32_t stream_row = p_.seed_per_row ? 0 : static_cast<uint32_t>(row_);
-      token = TokenAt(draw_point(draw_words(seed, offset, stream_row), total));
+      token = TokenAt(draw_point(draw_words(seed, offset, stream_row), total), weights_, low_, factor_);
     }
     static_cast<int32_t*>(p_.out)[row_] = token;
   }
@@ -84,38 +73,6 @@ class SamplingRow {
   }
 
  private:
-  /** Elements that a thread takes at once: some 10 us. */
-  static constexpr int64_t kSegment = 1 << 13;
-
-  /** body(first, count, segment) */
-  template <class Body>
-  void ForSegments(const Body& body) const {
-    ThreadPool::Get().ParallelFor(segments_, [&](int64_t segment) {
-      const int64_t first = segment * kSegment;
-      body(first, std::min(kSegment, count_ - first), segment);
-    });
-  }
-
-  /** Of body(first, count, &part) over all segments, whose parts stay in sums_. */
-  template <class Body>
-  uint64_t Sum(const Body& body) {
-    sums_.assign(segments_, 0);
-    ForSegments([&](int64_t first, int64_t count, int64_t segment) { body(first, count, &sums_[segment]); });
-    uint64_t total = 0;
-    for (const uint64_t part : sums_) total += part;
-    return total;
-  }
-
-  void Read(const T* x) {
-    values_ = static_cast<float*>(RowScratch::Own().values.Get(count_ * sizeof(float)));
-    std::vector<uint32_t> largest(segments_), smallest(segments_);
-    ForSegments([&](int64_t first, int64_t count, int64_t segment) {
-      RunVersion<ReadLoop<T, kInput>>(x + first, count, &values_[first], &largest[segment], &smallest[segment]);
-    });
-    for (const uint32_t key : largest) max_key_ = std::max(max_key_, key);
-    for (const uint32_t key : smallest) min_key_ = std::min(min_key_, key);
-  }
-
   /** Probabilities weigh what they are. */
   void Weigh(float temperature) {
     const float min_p = (p_.filters & kMinP) != 0 ? PerRow(p_.min_p, p_.min_p_value, row_) : 0.0f;
@@ -132,22 +89,7 @@ class SamplingRow {
     });
   }
 
-  uint64_t Total() {
-    return Sum([&](int64_t first, int64_t count, uint64_t* part) {
-      RunVersion<SumLoop>(&values_[first], weights_ + first, count, low_, factor_, part);
-    });
-  }
-
-  /** The first element whose inclusive prefix sum is above `point`, by the sums of Total(). */
-  int32_t TokenAt(uint64_t point) const {
-    int64_t segment = 0;
-    for (; sums_[segment] <= point; ++segment) point -= sums_[segment];
-    for (int64_t token = segment * kSegment;; ++token) {
-      const uint64_t weight = values_[token] >= low_ ? integer_weight(weights_[token], factor_) : 0;
-      if (weight > point) return static_cast<int32_t>(token);
-      point -= weight;
-    }
-  }
+  uint64_t Total() { return WeightFrom(low_, weights_, factor_); }
 
   /** The k-th largest key, or 0 where all are kept. A sample gives a bound that a few more than k keys reach. */
   uint32_t TopKKey() const {
@@ -241,14 +183,11 @@ class SamplingRow {
   }
 
   const SamplingParams& p_;
-  int64_t row_, count_ = 0, segments_ = 0;
-  uint32_t max_key_ = 0, min_key_ = 0xffffffffu;
+  int64_t row_;
   float factor_ = 0.0f;
   /** What is below is not kept. */
   float low_ = 0.0f;
-  float* values_ = nullptr;
   const float* weights_ = nullptr;
-  std::vector<uint64_t> sums_;
 };
 
 }  // namespace flashinfer::cpu
