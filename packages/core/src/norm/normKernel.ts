@@ -15,6 +15,8 @@ export interface NormKernelOptions {
   readonly dtype: DType;
   readonly weightDtype: DType;
   readonly outDtype: DType;
+  /** Rows are heads of tokens, with strides of their own; otherwise all rows of a tensor are at one distance. */
+  readonly heads: boolean;
 }
 
 /** Template arguments VEC, VECS, LANES, ROWS and FULL of NormConfig. */
@@ -30,9 +32,9 @@ export interface NormTile {
 /**
  * Short rows belong to a warp or a part of one, which needs no barrier; longer ones to a block. A thread takes four
  * accesses of a row, so that many bytes are in flight, unless there are so few rows that all fit on the device at
- * once: then more threads make each of them faster.
+ * once: then more threads make each of them faster. With the residual, two accesses of each are as many bytes.
  */
-export function chooseNormTile(length: number, vec: number, numRows: number, numSms: number): NormTile {
+export function chooseNormTile(length: number, vec: number, numRows: number, numSms: number, add = false): NormTile {
   const vectors = length / vec;
   if (vectors <= 128) {
     const lanes = Math.min(32, nextPowerOfTwo(vectors));
@@ -40,7 +42,7 @@ export function chooseNormTile(length: number, vec: number, numRows: number, num
     const vecs = nextPowerOfTwo(Math.ceil(vectors / lanes));
     return { vec, vecs, lanes, rows: threads / lanes, full: vectors === vecs * lanes };
   }
-  let vecs = numRows <= numSms ? 1 : 4;
+  let vecs = numRows <= numSms ? 1 : add && vectors >= 1024 ? 2 : 4;
   while (vectors > 1024 * vecs) vecs *= 2;
   const lanes = 32 * Math.ceil(vectors / vecs / 32);
   return { vec, vecs, lanes, rows: 1, full: vectors === vecs * lanes };
@@ -54,6 +56,14 @@ export function chooseNormTile(length: number, vec: number, numRows: number, num
 export function normBlocks(tile: NormTile, numRows: number, residentBlocks: () => number): number {
   const blocks = Math.ceil(numRows / tile.rows);
   return tile.lanes > 32 ? blocks : Math.min(blocks, residentBlocks());
+}
+
+/**
+ * Whether a kernel tells tokens from heads. For rows at one distance only those do without that take one short share of a
+ * row and end; the others keep to one kernel for both.
+ */
+export function splitsIntoHeads({ vecs, lanes }: NormTile, oneDistance: boolean): boolean {
+  return !oneDistance || lanes <= 32 || vecs > 2;
 }
 
 function nextPowerOfTwo(x: number): number {
@@ -88,12 +98,13 @@ const specs = new Map<string, KernelSpec>();
 export function normSpec(o: NormKernelOptions, { vec, vecs, lanes, rows, full }: NormTile): KernelSpec {
   const base = `${o.add ? 'fused_add_' : ''}${o.kind}norm_${dtypes[o.dtype].short}`;
   const quantized = o.outDtype === o.dtype ? '' : `_to_${dtypes[o.outDtype].short}`;
-  const name = `${base}${quantized}_v${vec}x${vecs}_${lanes}x${rows}${full ? '_full' : ''}`;
+  const name = `${base}${quantized}_v${vec}x${vecs}_${lanes}x${rows}${full ? '_full' : ''}${o.heads ? '_heads' : ''}`;
   let spec = specs.get(name);
   if (spec === undefined) {
     const types = [o.dtype, o.weightDtype, o.outDtype].map(cppType).join(', ');
     const kind = `flashinfer::NormKind::${o.kind === 'rms' ? 'kRms' : 'kLayer'}`;
-    const config = `flashinfer::NormConfig<${types}, ${vec}, ${vecs}, ${lanes}, ${rows}, ${kind}, ${o.add}, ${full}>`;
+    const shape = `${vec}, ${vecs}, ${lanes}, ${rows}, ${kind}, ${o.add}, ${full}, ${o.heads}`;
+    const config = `flashinfer::NormConfig<${types}, ${shape}>`;
     spec = {
       name,
       header: 'flashinfer/norm.cuh',
@@ -119,19 +130,25 @@ export function normSpecs(): KernelSpec[] {
     dtype,
     weightDtype: dtype,
     outDtype: dtype,
+    heads: false,
   });
   const bf16 = plain('bfloat16');
+  const spec = (options: NormKernelOptions, length: number, vec: number, rows: number): KernelSpec => {
+    const tile = chooseNormTile(length, vec, rows, 132, options.add);
+    return normSpec({ ...options, heads: splitsIntoHeads(tile, !options.heads) }, tile);
+  };
   return [
-    normSpec(bf16, chooseNormTile(4096, 8, 8192, 132)),
-    normSpec(bf16, chooseNormTile(4096, 8, 1, 132)),
-    normSpec(bf16, chooseNormTile(128, 8, 8192, 132)),
-    normSpec(plain('float16'), chooseNormTile(111, 1, 8192, 132)),
-    normSpec(plain('float32'), chooseNormTile(8192, 4, 8192, 132)),
-    normSpec({ ...bf16, add: true }, chooseNormTile(8192, 8, 8192, 132)),
-    normSpec({ ...bf16, add: true }, chooseNormTile(4096, 8, 1, 132)),
-    normSpec({ ...bf16, outDtype: 'float8_e4m3fn' }, chooseNormTile(4096, 8, 8192, 132)),
-    normSpec({ ...plain('float16'), add: true, outDtype: 'float8_e5m2' }, chooseNormTile(3584, 8, 8192, 132)),
-    normSpec({ ...bf16, kind: 'layer', weightDtype: 'float32' }, chooseNormTile(4096, 8, 8192, 132)),
+    spec(bf16, 4096, 8, 8192),
+    spec(bf16, 4096, 8, 1),
+    spec({ ...bf16, heads: true }, 4096, 8, 1),
+    spec(bf16, 128, 8, 8192),
+    spec(plain('float16'), 111, 1, 8192),
+    spec(plain('float32'), 8192, 4, 8192),
+    spec({ ...bf16, add: true }, 8192, 8, 8192),
+    spec({ ...bf16, add: true }, 4096, 8, 1),
+    spec({ ...bf16, outDtype: 'float8_e4m3fn' }, 4096, 8, 8192),
+    spec({ ...plain('float16'), add: true, outDtype: 'float8_e5m2' }, 3584, 8, 8192),
+    spec({ ...bf16, kind: 'layer', weightDtype: 'float32' }, 4096, 8, 8192),
   ];
 }
 
@@ -141,10 +158,13 @@ export function normModelSpecs({ models, dtypes: modelDtypes }: AotRequest): Ker
   return modelDtypes.flatMap((dtype) =>
     lengths.flatMap((length) =>
       [1, 8192].flatMap((rows) => {
-        const tile = chooseNormTile(length, 8, rows, 132);
-        return ([dtype, 'float8_e4m3fn'] as const).flatMap((outDtype) =>
-          [false, true].map((add) => normSpec({ kind: 'rms', add, dtype, weightDtype: dtype, outDtype }, tile)),
-        );
+        return [false, true].flatMap((add) => {
+          const tile = chooseNormTile(length, 8, rows, 132, add);
+          const heads = splitsIntoHeads(tile, true);
+          return ([dtype, 'float8_e4m3fn'] as const).map((outDtype) =>
+            normSpec({ kind: 'rms', add, dtype, weightDtype: dtype, outDtype, heads }, tile),
+          );
+        });
       }),
     ),
   );

@@ -7,9 +7,10 @@ import { usesDependentLaunch } from '../runtime/dependentLaunch.ts';
 import { deviceProperties } from '../runtime/device.ts';
 import { currentStream } from '../runtime/stream.ts';
 import { dtypes } from '../tensor/dtype.ts';
+import { rowStride } from '../tensor/rowStride.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { vectorWidth } from '../tensor/vectorWidth.ts';
-import { chooseNormTile, type NormKernelOptions, normBlocks, normSpec } from './normKernel.ts';
+import { chooseNormTile, type NormKernelOptions, normBlocks, normSpec, splitsIntoHeads } from './normKernel.ts';
 
 /** All tensors `[numTokens, length]` or `[numTokens, numHeads, length]`, weight and bias `[length]`. */
 export interface NormCall {
@@ -33,6 +34,9 @@ export function runNorm(call: NormCall): void {
   else runOnCuda(call);
 }
 
+/** Elements between rows, undefined where heads and tokens differ. */
+const rowDistance = ({ shape, strides }: Tensor): number | undefined =>
+  shape.length === 2 ? strides[0]! : rowStride(shape, strides);
 const headStride = ({ shape, strides }: Tensor): number => (shape.length === 3 ? strides[1]! : 0);
 
 function runOnCpu({ kind, x, residual, weight, bias, out, scale, eps, weightOffset }: NormCall): void {
@@ -72,9 +76,17 @@ function runOnCuda({ kind, x, residual, weight, bias, out, scale, eps, weightOff
   if (residual !== undefined) tensors.push(residual);
   if (bias !== undefined) tensors.push(bias);
   const vec = vectorWidth(length, tensors);
-  const tile = chooseNormTile(length, vec, rows, deviceProperties(deviceIndex).multiProcessorCount);
   const add = residual !== undefined;
-  const spec = normSpec({ kind, add, dtype: x.dtype, weightDtype: weight.dtype, outDtype: out.dtype }, tile);
+  const tile = chooseNormTile(length, vec, rows, deviceProperties(deviceIndex).multiProcessorCount, add);
+  const distance = rowDistance(x);
+  const outDistance = rowDistance(out);
+  const residualDistance = add ? rowDistance(residual) : 0;
+  const oneDistance = distance !== undefined && outDistance !== undefined && residualDistance !== undefined;
+  const byHeads = splitsIntoHeads(tile, oneDistance);
+  const spec = normSpec(
+    { kind, add, dtype: x.dtype, weightDtype: weight.dtype, outDtype: out.dtype, heads: byHeads },
+    tile,
+  );
   const kernel = getKernel(spec, deviceIndex);
   const blocks = normBlocks(tile, rows, () => residentBlocks(kernel, deviceIndex));
   const args = {
@@ -84,11 +96,11 @@ function runOnCuda({ kind, x, residual, weight, bias, out, scale, eps, weightOff
     weight: weight.ptr,
     bias: bias?.ptr ?? 0,
     scale: typeof scale === 'number' ? 0 : scale.ptr,
-    out_stride_n: out.strides[0]!,
+    out_stride_n: byHeads ? out.strides[0]! : outDistance!,
     out_stride_h: headStride(out),
-    x_stride_n: x.strides[0]!,
+    x_stride_n: byHeads ? x.strides[0]! : distance!,
     x_stride_h: headStride(x),
-    residual_stride_n: residual?.strides[0] ?? 0,
+    residual_stride_n: byHeads ? (residual?.strides[0] ?? 0) : residualDistance!,
     residual_stride_h: residual === undefined ? 0 : headStride(residual),
     rows,
     heads,

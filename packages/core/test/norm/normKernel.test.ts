@@ -1,7 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, it } from 'vitest';
 import { checkSpec } from '../../src/jit/spec.ts';
-import { chooseNormTile, maxRowLength, normBlocks, normSpec, normSpecs } from '../../src/norm/normKernel.ts';
+import {
+  chooseNormTile,
+  maxRowLength,
+  normBlocks,
+  normSpec,
+  normSpecs,
+  splitsIntoHeads,
+} from '../../src/norm/normKernel.ts';
 
 describe('chooseNormTile', () => {
   it.each([
@@ -48,6 +55,21 @@ describe('chooseNormTile', () => {
   });
 });
 
+it('takes two accesses of x and of the residual for four of x alone', () => {
+  expect(chooseNormTile(8192, 8, 8192, 132, true)).toMatchObject({ vecs: 2, lanes: 512 });
+  expect(chooseNormTile(4096, 8, 8192, 132, true)).toMatchObject({ vecs: 4, lanes: 128 });
+});
+
+it('splits rows into heads unless a short share of rows at one distance is all that a block does', () => {
+  const [long, few, short] = [
+    chooseNormTile(8192, 8, 8192, 132),
+    chooseNormTile(8192, 8, 1, 132),
+    chooseNormTile(128, 8, 1, 132),
+  ];
+  expect([long, few, short].map((tile) => splitsIntoHeads(tile, true))).toEqual([true, false, true]);
+  expect(splitsIntoHeads(few, false)).toBe(true);
+});
+
 it('gives each long row a block, and lets blocks of short rows stay', () => {
   expect(normBlocks(chooseNormTile(8192, 8, 8192, 132), 8192, () => 396)).toBe(8192);
   expect(normBlocks(chooseNormTile(128, 8, 100_000, 132), 100_000, () => 1584)).toBe(1584);
@@ -65,6 +87,7 @@ describe('normSpec', () => {
       dtype: 'bfloat16',
       weightDtype: 'bfloat16',
       outDtype: 'bfloat16',
+      heads: false,
     } as const;
     const tile = chooseNormTile(8192, 8, 8192, 132);
     expect(normSpec(options, tile)).toBe(normSpec({ ...options }, { ...tile }));
@@ -72,5 +95,6 @@ describe('normSpec', () => {
     expect(normSpec({ ...options, add: false, outDtype: 'float8_e5m2' }, tile).name).toBe(
       'rmsnorm_bf16_to_e5m2_v8x4_256x1_full',
     );
+    expect(normSpec({ ...options, heads: true }, tile).name).toBe('fused_add_rmsnorm_bf16_v8x4_256x1_full_heads');
   });
 });
