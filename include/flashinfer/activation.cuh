@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Gated activations of feed-forward layers: out = activation(gate) * up, where x holds [gate, up] in each row.
 #pragma once
+#include <flashinfer/divide.cuh>
 #include <flashinfer/pdl.cuh>
 #include <flashinfer/vector.cuh>
 
@@ -39,55 +40,43 @@ struct GeluTanh {
   }
 };
 
-/** VEC: elements an access; UNROLL: accesses of each half a thread; COLS threads share a row, ROWS rows a block. */
-template <class T_, class Activation_, int VEC, int UNROLL, int COLS, int ROWS>
+/** VEC: elements an access, of which a thread has one of each half; COLS threads share a row, ROWS rows a block. */
+template <class T_, class Activation_, int VEC, int COLS, int ROWS>
 struct ActivationConfig {
   using T = T_;
   using Activation = Activation_;
   static constexpr int kVec = VEC;
-  static constexpr int kUnroll = UNROLL;
   static constexpr int kCols = COLS;
   static constexpr int kRows = ROWS;
 };
 
 /**
  * params: out, x, out_stride and x_stride between rows in elements, rows, vectors = half a row of x / VEC, chunks =
- * blocks along a row. out may be a half of x: a thread reads all that it overwrites first.
+ * blocks along a row, and what divide() takes for them. out may be a half of x: a thread reads all that it overwrites
+ * first.
  */
 template <class Config, class Params>
 __device__ __forceinline__ void act_and_mul(const Params& params) {
   using T = typename Config::T;
-  constexpr int kVec = Config::kVec, kUnroll = Config::kUnroll, kCols = Config::kCols;
+  constexpr int kVec = Config::kVec, kCols = Config::kCols;
   const uint32_t chunks = params.chunks;
-  const uint32_t tile = blockIdx.x / chunks, chunk = blockIdx.x - tile * chunks;
+  const uint32_t tile = divide(blockIdx.x, chunks, params.chunks_multiplier), chunk = blockIdx.x - tile * chunks;
   const uint32_t row = tile * Config::kRows + threadIdx.x / kCols;
-  const int vectors = row < static_cast<uint32_t>(params.rows) ? params.vectors : 0;
-  const int first = static_cast<int>(chunk) * kCols * kUnroll + static_cast<int>(threadIdx.x) % kCols;
-  const T* gate = static_cast<const T*>(params.x) + row * params.x_stride;
+  const int column = static_cast<int>(chunk) * kCols + static_cast<int>(threadIdx.x) % kCols;
+  const T* gate = static_cast<const T*>(params.x) + row * params.x_stride + column * kVec;
   const T* up = gate + static_cast<int64_t>(params.vectors) * kVec;
-  T* out = static_cast<T*>(params.out) + row * params.out_stride;
+  T* out = static_cast<T*>(params.out) + row * params.out_stride + column * kVec;
 
   wait_for_previous_grid();
   launch_next_grid();
-  Vector<T, kVec> gates[kUnroll], ups[kUnroll];
+  if (column >= params.vectors || (Config::kRows > 1 && row >= static_cast<uint32_t>(params.rows))) return;
+  float x[kVec], y[kVec];
+  const Vector<T, kVec> gates = load_once<T, kVec>(gate), ups = load_once<T, kVec>(up);
+  unpack<T, kVec>(gates, x);
+  unpack<T, kVec>(ups, y);
 #pragma unroll
-  for (int u = 0; u < kUnroll; ++u) {
-    const int column = first + u * kCols;
-    if (column >= vectors) continue;
-    gates[u] = load_once<T, kVec>(gate + column * kVec);
-    ups[u] = load_once<T, kVec>(up + column * kVec);
-  }
-#pragma unroll
-  for (int u = 0; u < kUnroll; ++u) {
-    const int column = first + u * kCols;
-    if (column >= vectors) continue;
-    float x[kVec], y[kVec];
-    unpack<T, kVec>(gates[u], x);
-    unpack<T, kVec>(ups[u], y);
-#pragma unroll
-    for (int i = 0; i < kVec; ++i) x[i] = Config::Activation::apply(x[i]) * y[i];
-    store<T, kVec>(out + column * kVec, pack<T, kVec>(x));
-  }
+  for (int i = 0; i < kVec; ++i) x[i] = Config::Activation::apply(x[i]) * y[i];
+  store<T, kVec>(out, pack<T, kVec>(x));
 }
 
 }  // namespace flashinfer

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { Checker } from '../check/checker.ts';
 import { checkOutput, mayOverlap } from '../check/overlap.ts';
+import { divisionMultiplier } from '../jit/divisionMultiplier.ts';
 import { getKernel } from '../jit/kernel.ts';
 import { logCall } from '../logging.ts';
 import { native } from '../native/load.ts';
@@ -165,6 +166,7 @@ function runOnCuda(
     rows,
     vectors: length / vec,
     chunks: tile.chunks,
+    chunks_multiplier: divisionMultiplier(tile.chunks),
   };
   const pdl = usesDependentLaunch(deviceIndex, enablePdl);
   const blocks = Math.ceil(rows / tile.rows) * tile.chunks;

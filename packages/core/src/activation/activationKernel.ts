@@ -15,26 +15,27 @@ export type Activation = keyof typeof activations;
 /** Template arguments of ActivationConfig, and the blocks that share a row. */
 export interface ActivationTile {
   readonly vec: number;
-  readonly unroll: number;
   readonly cols: number;
   readonly rows: number;
   readonly chunks: number;
 }
 
-/** Threads a multiprocessor holds; with two rounds of them, two accesses in flight a thread pay. */
+/** Threads a multiprocessor holds. */
 const threadsPerSm = 2048;
 
-/** `length`: elements of half a row. Rows are cut into equal blocks without idle warps; short rows share a block. */
+/**
+ * `length`: elements of half a row. Rows are cut into equal blocks without idle warps, small ones where that fills more
+ * multiprocessors; short rows share a block.
+ */
 export function chooseActivationTile(length: number, vec: number, numRows: number, numSms: number): ActivationTile {
   const vectors = length / vec;
   if (vectors <= 32) {
     const cols = 2 ** Math.ceil(Math.log2(vectors));
-    return { vec, unroll: 1, cols, rows: 128 / cols, chunks: 1 };
+    return { vec, cols, rows: 128 / cols, chunks: 1 };
   }
   const many = vectors * numRows >= 2 * numSms * threadsPerSm;
-  const unroll = many ? 2 : 1;
-  const chunks = Math.ceil(vectors / ((many ? 512 : 128) * unroll));
-  return { vec, unroll, cols: 32 * Math.ceil(vectors / (chunks * unroll * 32)), rows: 1, chunks };
+  const chunks = Math.ceil(vectors / (many ? 512 : 128));
+  return { vec, cols: 32 * Math.ceil(vectors / (chunks * 32)), rows: 1, chunks };
 }
 
 const params: readonly ParamField[] = [
@@ -45,20 +46,21 @@ const params: readonly ParamField[] = [
   { name: 'rows', type: 'i32' },
   { name: 'vectors', type: 'i32' },
   { name: 'chunks', type: 'i32' },
+  { name: 'chunks_multiplier', type: 'u32' },
 ];
 
 const specs = new Map<string, KernelSpec>();
 
 /** The same object for the same arguments: kernels are looked up by it. */
 export function activationSpec(activation: Activation, dtype: DType, tile: ActivationTile): KernelSpec {
-  const { vec, unroll, cols, rows } = tile;
+  const { vec, cols, rows } = tile;
   const { short, cpp } = dtypes[dtype];
-  const name = `${activation}_and_mul_${short}_v${vec}x${unroll}_${cols}x${rows}`;
+  const name = `${activation}_and_mul_${short}_v${vec}_${cols}x${rows}`;
   let spec = specs.get(name);
   if (spec === undefined) {
     const type = cpp === 'float' ? cpp : `flashinfer::${cpp}`;
     const functor = `flashinfer::${activations[activation].cpp}`;
-    const config = `flashinfer::ActivationConfig<${type}, ${functor}, ${vec}, ${unroll}, ${cols}, ${rows}>`;
+    const config = `flashinfer::ActivationConfig<${type}, ${functor}, ${vec}, ${cols}, ${rows}>`;
     spec = {
       name,
       header: 'flashinfer/activation.cuh',
