@@ -1,41 +1,65 @@
 // SPDX-License-Identifier: Apache-2.0
 // The steps around attention over a paged KV-cache: writing new tokens into pages, and the indices this needs.
 #pragma once
+#include <flashinfer/divide.cuh>
 #include <flashinfer/find_request.cuh>
 #include <flashinfer/pdl.cuh>
 #include <flashinfer/vector.cuh>
 
 namespace flashinfer {
 
-/** BYTES: of an access; elements are only moved. ROWS: tokens a thread moves its part of. STREAM: by store_once. */
-template <int BYTES, int ROWS, bool STREAM>
+/**
+ * BYTES: of an access; elements are only moved. ROWS: tokens a thread moves its part of. UNIFORM: the threads of a warp
+ * move parts of the same tokens.
+ */
+template <int BYTES, int ROWS, bool UNIFORM>
 struct AppendConfig {
   static constexpr int kBytes = BYTES;
   static constexpr int kRows = ROWS;
-  static constexpr bool kStream = STREAM;
-  /** Most tokens that the threads of a block share at a time. */
-  static constexpr int kMaxSlots = 32;
+  static constexpr bool kUniform = UNIFORM;
 };
 
 namespace detail {
 
-/** Where a token goes. */
+/** Where a token goes; page < 0: nowhere. */
 struct PageEntry {
   int page, entry;
 };
 
-/** page < 0: nowhere. The host cannot see the indices, so nothing they hold may lead out of the cache. */
-template <class Params>
+/**
+ * The host cannot see the indices, so nothing they hold may lead out of the cache. GUESS: in decode a token is its
+ * request; read ahead for that one, the bounds do not wait for the request.
+ */
+template <bool GUESS, class Params>
 __device__ __forceinline__ PageEntry find_page_entry(const Params& params, uint32_t row) {
   const int* indptr = static_cast<const int*>(params.kv_indptr);
-  const int request = static_cast<const int*>(params.batch_indices)[row];
-  const int position = static_cast<const int*>(params.positions)[row];
+  const int request = static_cast<int>(load_once<int, 1>(static_cast<const int*>(params.batch_indices) + row).words[0]);
+  const int position = static_cast<int>(load_once<int, 1>(static_cast<const int*>(params.positions) + row).words[0]);
+  const int guess = static_cast<int>(row);
+  int first = 0, last = 0;
+  if constexpr (GUESS) {
+    if (guess < params.batch_size) {
+      first = static_cast<int>(load_once<int, 1>(indptr + guess).words[0]);
+      last = static_cast<int>(load_once<int, 1>(indptr + guess + 1).words[0]);
+    }
+  }
   if (request < 0 || request >= params.batch_size || position < 0) return {-1, 0};
-  const int page_of_request = position / params.page_size;
-  const int64_t index = static_cast<int64_t>(indptr[request]) + page_of_request;
-  if (index < 0 || index >= indptr[request + 1] || index >= params.num_indices) return {-1, 0};
+  if (!GUESS || request != guess) first = indptr[request], last = indptr[request + 1];
+  const int page_of_request = divide(position, params.page_size, params.page_size_multiplier);
+  const int64_t index = static_cast<int64_t>(first) + page_of_request;
+  if (index < 0 || index >= last || index >= params.num_indices) return {-1, 0};
   const int page = static_cast<const int*>(params.kv_indices)[index];
   return {page < params.num_pages ? page : -1, position - page_of_request * params.page_size};
+}
+
+/** All threads of the grid together bring an array into L2, as far as they go. */
+__device__ __forceinline__ void prefetch_together(const void* ints, int count) {
+  constexpr uint32_t kIntsPerSector = 8;
+  const uint32_t block = blockIdx.y * gridDim.x + blockIdx.x;
+  const uint32_t at = (block * blockDim.x + threadIdx.x) * kIntsPerSector;
+  if (at < static_cast<uint32_t>(count)) {
+    asm volatile("prefetch.global.L2 [%0];\n" ::"l"(static_cast<const int*>(ints) + at));
+  }
 }
 
 }  // namespace detail
@@ -43,58 +67,66 @@ __device__ __forceinline__ PageEntry find_page_entry(const Params& params, uint3
 /**
  * Copies k and v of `rows` tokens to their places in the cache. params: strides in bytes; k_chunks, v_chunks accesses a
  * head, items = heads * (k_chunks + v_chunks) a token; slots tokens whose items fit into a block, or 1, whose items are
- * spread along the grid's y. Tokens of request -1, and those that the page table has no place for, are left out.
+ * spread along the grid's y; what divide() takes for divisors. Tokens of request -1, and those that the page table has no
+ * place for, are left out.
  */
 template <class Config, class Params>
 __device__ __forceinline__ void append_paged_kv(const Params& params) {
   constexpr int kBytes = Config::kBytes, kRows = Config::kRows;
-  __shared__ detail::PageEntry entries[Config::kMaxSlots * kRows];
   const uint32_t items = params.items, slots = params.slots, rows = params.rows;
   const uint32_t index = blockIdx.y * blockDim.x + threadIdx.x;
-  const uint32_t slot = index / items;
+  const uint32_t slot = divide(index, items, params.items_multiplier);
   uint32_t item = index - slot * items;
-  const bool active = slot < slots;
-
   const uint32_t k_items = params.heads * params.k_chunks;
   const bool is_k = item < k_items;
   if (!is_k) item -= k_items;
   const uint32_t chunks = is_k ? params.k_chunks : params.v_chunks;
-  const int64_t head = item / chunks;
+  const uint32_t head = divide(item, chunks, is_k ? params.k_chunks_multiplier : params.v_chunks_multiplier);
   const int64_t offset = (item - head * chunks) * kBytes;
   const uint8_t* from = static_cast<const uint8_t*>(is_k ? params.k : params.v) +
                         head * (is_k ? params.k_stride_h : params.v_stride_h) + offset;
-  uint8_t* to = static_cast<uint8_t*>(is_k ? params.k_cache : params.v_cache) +
-                head * (is_k ? params.k_cache_stride_h : params.v_cache_stride_h) + offset;
   const int64_t stride_n = is_k ? params.k_stride_n : params.v_stride_n;
-  const int64_t stride_page = is_k ? params.k_cache_stride_page : params.v_cache_stride_page;
-  const int64_t stride_entry = is_k ? params.k_cache_stride_n : params.v_cache_stride_n;
 
   wait_for_previous_grid();
   launch_next_grid();
-  const uint32_t base = blockIdx.x * slots * kRows;
+  // Few tokens take as long as their accesses that wait for one another: these find the indices in L2.
+  if constexpr (kRows == 1) {
+    detail::prefetch_together(params.kv_indptr, params.batch_size + 1);
+    detail::prefetch_together(params.kv_indices, params.num_indices);
+  }
+  if (slot >= slots) return;
+  const uint32_t first = blockIdx.x * slots * kRows + slot;
   Vector<uint8_t, kBytes> data[kRows];
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
-    const uint32_t row = base + r * slots + slot;
-    if (active && row < rows) data[r] = load_once<uint8_t, kBytes>(from + row * stride_n);
+    const uint32_t row = first + r * slots;
+    if (row < rows) data[r] = load_once<uint8_t, kBytes>(from + row * stride_n);
   }
-  // Looked up once a token, while its data is on the way.
-  if (threadIdx.x < slots * kRows && base + threadIdx.x < rows) {
-    entries[threadIdx.x] = detail::find_page_entry(params, base + threadIdx.x);
+  // Looked up while the data is on the way, a token a lane where all lanes move the same ones.
+  detail::PageEntry places[kRows];
+  if constexpr (Config::kUniform && kRows > 1) {
+    const uint32_t lane = threadIdx.x % 32, row = first + lane * slots;
+    const detail::PageEntry mine =
+        lane < kRows && row < rows ? detail::find_page_entry<kRows == 1>(params, row) : detail::PageEntry{-1, 0};
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      places[r] = {__shfl_sync(0xffffffffu, mine.page, r), __shfl_sync(0xffffffffu, mine.entry, r)};
+    }
+  } else {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      const uint32_t row = first + r * slots;
+      places[r] = row < rows ? detail::find_page_entry<kRows == 1>(params, row) : detail::PageEntry{-1, 0};
+    }
   }
-  __syncthreads();
+  uint8_t* to = static_cast<uint8_t*>(is_k ? params.k_cache : params.v_cache) +
+                head * (is_k ? params.k_cache_stride_h : params.v_cache_stride_h) + offset;
+  const int64_t stride_page = is_k ? params.k_cache_stride_page : params.v_cache_stride_page;
+  const int64_t stride_entry = is_k ? params.k_cache_stride_n : params.v_cache_stride_n;
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
-    const uint32_t local = r * slots + slot;
-    if (!active || base + local >= rows) continue;
-    const detail::PageEntry at = entries[local];
-    if (at.page < 0) continue;
-    uint8_t* place = to + at.page * stride_page + at.entry * stride_entry;
-    if constexpr (Config::kStream) {
-      store_once<uint8_t, kBytes>(place, data[r]);
-    } else {
-      store<uint8_t, kBytes>(place, data[r]);
-    }
+    if (places[r].page < 0) continue;
+    store<uint8_t, kBytes>(to + places[r].page * stride_page + places[r].entry * stride_entry, data[r]);
   }
 }
 

@@ -2,6 +2,7 @@
 // Rotary embeddings of q and k, before attention. A thread has one column of pairs and several heads of a token, so
 // that it makes its angles once.
 #pragma once
+#include <flashinfer/divide.cuh>
 #include <flashinfer/find_request.cuh>
 #include <flashinfer/pdl.cuh>
 #include <flashinfer/rope_angle.cuh>
@@ -27,11 +28,11 @@ enum class RopeAngles {
 
 /**
  * T: element type; Index: int32_t or int64_t of positions. VEC: elements an access, and pairs a thread rotates in a
- * head; HEADS: heads a thread. INTERLEAVE pairs elements 2d and 2d + 1, otherwise d and d + rotary_dim / 2. STREAM:
- * writes by store_once.
+ * head; HEADS: heads a thread, a divisor of those of q and k together. INTERLEAVE pairs elements 2d and 2d + 1, otherwise d and d + rotary_dim / 2. IN_PLACE:
+ * q_out and k_out are q and k.
  */
 template <class T_, class Index_, int VEC, int HEADS, bool INTERLEAVE, RopePositions POSITIONS, RopeAngles ANGLES,
-          bool STREAM>
+          bool IN_PLACE>
 struct RopeConfig {
   using T = T_;
   using Index = Index_;
@@ -40,19 +41,30 @@ struct RopeConfig {
   static constexpr bool kInterleave = INTERLEAVE;
   static constexpr RopePositions kPositions = POSITIONS;
   static constexpr RopeAngles kAngles = ANGLES;
-  static constexpr bool kStream = STREAM;
+  static constexpr bool kInPlace = IN_PLACE;
   /** Largest rotary dimension / 2. */
   static constexpr int kMaxPairs = 512;
 };
 
 namespace detail {
 
+/** Stays ahead of the loads that are written behind it. */
+template <class Index>
+__device__ __forceinline__ int64_t load_index(const Index* address) {
+  const Vector<Index, 1> v = load_once<Index, 1>(address);
+  if constexpr (sizeof(Index) == 4) {
+    return static_cast<int32_t>(v.words[0]);
+  } else {
+    return static_cast<int64_t>(static_cast<uint64_t>(v.words[1]) << 32 | v.words[0]);
+  }
+}
+
 template <class Config, class Params>
 __device__ __forceinline__ int64_t rope_position(const Params& params, uint32_t token) {
   using Index = typename Config::Index;
   const Index* positions = static_cast<const Index*>(params.positions);
   if constexpr (Config::kPositions == RopePositions::kPosIds) {
-    return positions[token];
+    return load_index(positions + token);
   } else {
     const Index* indptr = static_cast<const Index*>(params.indptr);
     const int request = find_request(indptr, params.batch_size, token);
@@ -79,103 +91,109 @@ __device__ __forceinline__ void rope_angles(const Params& params, const RopeFreq
   }
 }
 
-/** A head of q or k: its first element, where it is read and written. */
-template <class T>
-struct RopeHead {
-  const T* from;
-  T* to;
-};
-
+/** The first element of a head of q or k, where it is read. */
 template <class T, class Params>
-__device__ __forceinline__ RopeHead<T> rope_head(const Params& params, uint32_t token, int head) {
-  if (head < params.q_heads) {
-    return {static_cast<const T*>(params.q) + token * params.q_stride_n + head * params.q_stride_h,
-            static_cast<T*>(params.q_out) + token * params.q_out_stride_n + head * params.q_out_stride_h};
-  }
-  head -= params.q_heads;
-  return {static_cast<const T*>(params.k) + token * params.k_stride_n + head * params.k_stride_h,
-          static_cast<T*>(params.k_out) + token * params.k_out_stride_n + head * params.k_out_stride_h};
+__device__ __forceinline__ T* rope_source(const Params& params, uint32_t token, int head) {
+  const bool is_q = head < params.q_heads;
+  if (!is_q) head -= params.q_heads;
+  return static_cast<T*>(is_q ? params.q : params.k) + token * (is_q ? params.q_stride_n : params.k_stride_n) +
+         head * (is_q ? params.q_stride_h : params.k_stride_h);
 }
 
-template <class Config>
-__device__ __forceinline__ void rope_store(typename Config::T* to, const Vector<typename Config::T, Config::kVec>& v) {
-  if constexpr (Config::kStream) {
-    store_once<typename Config::T, Config::kVec>(to, v);
-  } else {
-    store<typename Config::T, Config::kVec>(to, v);
+/** Where it is written. */
+template <class T, class Params>
+__device__ __forceinline__ T* rope_destination(const Params& params, uint32_t token, int head) {
+  const bool is_q = head < params.q_heads;
+  if (!is_q) head -= params.q_heads;
+  return static_cast<T*>(is_q ? params.q_out : params.k_out) +
+         token * (is_q ? params.q_out_stride_n : params.k_out_stride_n) +
+         head * (is_q ? params.q_out_stride_h : params.k_out_stride_h);
+}
+
+/** Rotates one column of pairs in the thread's heads of a token. */
+template <class Config, class Params>
+__device__ __forceinline__ void rope_token(const Params& params, const RopeFrequency* frequencies, uint32_t token,
+                                           uint32_t group, uint32_t column) {
+  using T = typename Config::T;
+  constexpr int kVec = Config::kVec, kHeads = Config::kHeads;
+  // Where the thread's two accesses are in a head.
+  const int first = Config::kInterleave ? column * 2 * kVec : column * kVec;
+  const int second = Config::kInterleave ? first + kVec : first + params.rotary_dim / 2;
+  // A position id is asked for first, as angles wait for it; a search for the request would keep the heads waiting.
+  int64_t position = 0;
+  if constexpr (Config::kPositions == RopePositions::kPosIds) position = rope_position<Config>(params, token);
+  Vector<T, kVec> low[kHeads], high[kHeads];
+#pragma unroll
+  for (int h = 0; h < kHeads; ++h) {
+    const T* from = rope_source<T>(params, token, group + h * params.groups);
+    low[h] = load_once<T, kVec>(from + first);
+    high[h] = load_once<T, kVec>(from + second);
+  }
+  if constexpr (Config::kPositions == RopePositions::kIndptr) position = rope_position<Config>(params, token);
+  float s[kVec], c[kVec];
+  rope_angles<Config>(params, frequencies, position, column * kVec, s, c);
+#pragma unroll
+  for (int h = 0; h < kHeads; ++h) {
+    float x[2][kVec], y[2][kVec];
+    unpack<T, kVec>(low[h], x[0]);
+    unpack<T, kVec>(high[h], x[1]);
+#pragma unroll
+    for (int i = 0; i < kVec; ++i) {
+      // Elements of pair i among the 2 * VEC that the thread holds.
+      const int a = Config::kInterleave ? 2 * i : i, b = Config::kInterleave ? 2 * i + 1 : kVec + i;
+      const float x_a = x[a / kVec][a % kVec], x_b = x[b / kVec][b % kVec];
+      y[a / kVec][a % kVec] = x_a * c[i] - x_b * s[i];
+      y[b / kVec][b % kVec] = x_b * c[i] + x_a * s[i];
+    }
+    const int head = group + h * params.groups;
+    T* from = rope_source<T>(params, token, head);
+    T* to = Config::kInPlace ? from : rope_destination<T>(params, token, head);
+    store<T, kVec>(to + first, pack<T, kVec>(y[0]));
+    store<T, kVec>(to + second, pack<T, kVec>(y[1]));
+    if constexpr (!Config::kInPlace) {
+      for (int t = column; t < params.tail; t += params.columns) {
+        const int offset = params.rotary_dim + t * kVec;
+        store<T, kVec>(to + offset, load_once<T, kVec>(from + offset));
+      }
+    }
   }
 }
 
 }  // namespace detail
 
 /**
- * Rotates the first rotary_dim elements of every head and copies params.tail accesses of the rest (0 in place).
- * params: columns = rotary_dim / 2 / VEC; groups = heads of q and k / HEADS, rounded up; tokens_per_block tokens, whose
- * columns * groups items fit into a block, or 1, whose items are spread along the grid's y.
+ * Rotates the first rotary_dim elements of every head and copies params.tail accesses of the rest, unless in place.
+ * params: columns = rotary_dim / 2 / VEC; groups = heads of q and k / HEADS; items = columns * groups;
+ * tokens_per_block tokens, whose items fit into a block, or 1, whose items are spread along the grid's y; what divide()
+ * takes for divisors. With a table of angles, every token has its block.
  */
 template <class Config, class Params>
 __device__ __forceinline__ void rope(const Params& params) {
-  using T = typename Config::T;
-  constexpr int kVec = Config::kVec, kHeads = Config::kHeads;
-  const uint32_t columns = params.columns, groups = params.groups, items = columns * groups;
+  const uint32_t columns = params.columns, items = params.items;
   const uint32_t index = blockIdx.y * blockDim.x + threadIdx.x;
-  const uint32_t local_token = index / items, item = index - local_token * items;
-  const uint32_t group = item / columns, column = item - group * columns;
+  const uint32_t local_token = divide(index, items, params.items_multiplier), item = index - local_token * items;
+  const uint32_t group = divide(item, columns, params.columns_multiplier), column = item - group * columns;
   const uint32_t tokens = params.tokens, tokens_per_block = params.tokens_per_block;
-  const int heads = params.q_heads + params.k_heads;
-  // Where the thread's two accesses are in a head.
-  const int first = Config::kInterleave ? column * 2 * kVec : column * kVec;
-  const int second = Config::kInterleave ? first + kVec : first + params.rotary_dim / 2;
+  const uint32_t token = blockIdx.x * tokens_per_block + local_token;
 
-  const RopeFrequency* frequencies = nullptr;
-  if constexpr (Config::kAngles == RopeAngles::kFrequency) {
-    __shared__ RopeFrequency table[Config::kMaxPairs];
+  if constexpr (Config::kAngles == RopeAngles::kCache) {
+    wait_for_previous_grid();
+    launch_next_grid();
+    if (local_token < tokens_per_block && token < tokens) {
+      detail::rope_token<Config>(params, nullptr, token, group, column);
+    }
+  } else {
+    __shared__ RopeFrequency frequencies[Config::kMaxPairs];
     for (int d = threadIdx.x; d < params.rotary_dim / 2; d += blockDim.x) {
-      table[d] =
+      frequencies[d] =
           rope_frequency(d, params.rotary_dim, params.rcp_scale, params.log2_theta, params.smooth_a, params.smooth_b);
     }
     __syncthreads();
-    frequencies = table;
-  }
-  wait_for_previous_grid();
-  launch_next_grid();
-  if (local_token >= tokens_per_block) return;
-
-  for (uint32_t token = blockIdx.x * tokens_per_block + local_token; token < tokens;
-       token += gridDim.x * tokens_per_block) {
-    Vector<T, kVec> low[kHeads], high[kHeads];
-#pragma unroll
-    for (int h = 0; h < kHeads; ++h) {
-      const int head = group + h * groups;
-      if (head >= heads) continue;
-      const T* from = detail::rope_head<T>(params, token, head).from;
-      low[h] = load_once<T, kVec>(from + first);
-      high[h] = load_once<T, kVec>(from + second);
-    }
-    float s[kVec], c[kVec];
-    detail::rope_angles<Config>(params, frequencies, detail::rope_position<Config>(params, token), column * kVec, s, c);
-#pragma unroll
-    for (int h = 0; h < kHeads; ++h) {
-      const int head = group + h * groups;
-      if (head >= heads) continue;
-      const detail::RopeHead<T> at = detail::rope_head<T>(params, token, head);
-      float x[2][kVec], y[2][kVec];
-      unpack<T, kVec>(low[h], x[0]);
-      unpack<T, kVec>(high[h], x[1]);
-#pragma unroll
-      for (int i = 0; i < kVec; ++i) {
-        // Elements of pair i among the 2 * VEC that the thread holds.
-        const int a = Config::kInterleave ? 2 * i : i, b = Config::kInterleave ? 2 * i + 1 : kVec + i;
-        const float x_a = x[a / kVec][a % kVec], x_b = x[b / kVec][b % kVec];
-        y[a / kVec][a % kVec] = x_a * c[i] - x_b * s[i];
-        y[b / kVec][b % kVec] = x_b * c[i] + x_a * s[i];
-      }
-      detail::rope_store<Config>(at.to + first, pack<T, kVec>(y[0]));
-      detail::rope_store<Config>(at.to + second, pack<T, kVec>(y[1]));
-      for (int t = column; t < params.tail; t += columns) {
-        const int offset = params.rotary_dim + t * kVec;
-        detail::rope_store<Config>(at.to + offset, load_once<T, kVec>(at.from + offset));
-      }
+    wait_for_previous_grid();
+    launch_next_grid();
+    if (local_token >= tokens_per_block) return;
+    for (uint32_t t = token; t < tokens; t += gridDim.x * tokens_per_block) {
+      detail::rope_token<Config>(params, frequencies, t, group, column);
     }
   }
 }

@@ -21,6 +21,8 @@ export interface LaunchOptions {
   readonly cluster?: number;
   /** Programmatic dependent launch: the kernel may start before the previous one of the stream ended. */
   readonly pdl?: boolean;
+  /** Threads a block, at most the spec's, which is the default. */
+  readonly threads?: number;
 }
 
 /** Made by {@link getKernel}; lives as long as the process. */
@@ -59,11 +61,11 @@ export class Kernel {
 
   /** Packs the arguments and launches once; the arguments may change as soon as this returns. */
   launch(grid: readonly [number, number, number], args: KernelArgs, opts: LaunchOptions): void {
-    const { stream, sharedBytes = 0, cluster = 0, pdl = false } = opts;
+    const { stream, sharedBytes = 0, cluster = 0, pdl = false, threads = this.#threads } = opts;
     this.#packer.pack(args);
     if (sharedBytes > this.#allowedSharedBytes) this.#allowShared(sharedBytes);
     try {
-      this.#cuda.launch(this.#handle, grid[0], grid[1], grid[2], this.#threads, sharedBytes, stream, cluster, pdl);
+      this.#cuda.launch(this.#handle, grid[0], grid[1], grid[2], threads, sharedBytes, stream, cluster, pdl);
     } catch (error) {
       throw toFlashInferError(error, this.#name);
     }

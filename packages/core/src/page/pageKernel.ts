@@ -4,10 +4,9 @@ import type { AotRequest } from '../jit/aotRequest.ts';
 import type { KernelSpec, ParamField } from '../jit/spec.ts';
 
 const header = 'flashinfer/page.cuh';
-/** Measured on an H200, as the two tokens of a thread: blocks of 256 and 512, and 1 to 16 tokens, are slower. */
 const threads = 128;
-/** AppendConfig::kMaxSlots. */
-const maxSlots = 32;
+/** Of appends. Measured on an H200, as the two tokens of a thread: 1 and 4 to 8 tokens are slower. */
+const appendThreads = 256;
 
 const appendParams: readonly ParamField[] = [
   { name: 'k', type: 'ptr' },
@@ -31,10 +30,14 @@ const appendParams: readonly ParamField[] = [
   { name: 'rows', type: 'i32' },
   { name: 'heads', type: 'i32' },
   { name: 'k_chunks', type: 'i32' },
+  { name: 'k_chunks_multiplier', type: 'u32' },
   { name: 'v_chunks', type: 'i32' },
+  { name: 'v_chunks_multiplier', type: 'u32' },
   { name: 'items', type: 'i32' },
+  { name: 'items_multiplier', type: 'u32' },
   { name: 'slots', type: 'i32' },
   { name: 'page_size', type: 'i32' },
+  { name: 'page_size_multiplier', type: 'u32' },
   { name: 'num_pages', type: 'i32' },
   { name: 'batch_size', type: 'i32' },
   { name: 'num_indices', type: 'i32' },
@@ -43,6 +46,8 @@ const appendParams: readonly ParamField[] = [
 export interface AppendTile {
   /** Tokens a thread moves its part of. */
   readonly rows: number;
+  /** The threads of a warp move parts of the same tokens. */
+  readonly uniform: boolean;
   /** Tokens that the threads of a block share. */
   readonly slots: number;
   readonly blocks: number;
@@ -56,23 +61,21 @@ const threadsPerSm = 2048;
 /** `items`: accesses of a token. Many tokens give a thread several, for more bytes in flight. */
 export function chooseAppendTile(tokens: number, items: number, numSms: number): AppendTile {
   const rows = tokens * items >= 2 * numSms * threadsPerSm ? 2 : 1;
-  const slots = Math.max(1, Math.min(maxSlots, Math.floor(threads / items)));
-  return { rows, slots, blocks: Math.ceil(tokens / (slots * rows)), blocksPerToken: Math.ceil(items / threads) };
+  const slots = Math.max(1, Math.floor(appendThreads / items));
+  const blocks = Math.ceil(tokens / (slots * rows));
+  return { rows, uniform: items % 32 === 0, slots, blocks, blocksPerToken: Math.ceil(items / appendThreads) };
 }
 
 const appendSpecs = new Map<string, KernelSpec>();
 
-/**
- * `bytes`: of an access; `stream`: what is written outgrows the L2 cache. The same object for the same arguments: kernels
- * are looked up by it.
- */
-export function appendSpec(bytes: number, rows: number, stream: boolean): KernelSpec {
-  const name = `append_paged_kv_b${bytes}r${rows}${stream ? '_stream' : ''}`;
+/** `bytes`: of an access. The same object for the same arguments: kernels are looked up by it. */
+export function appendSpec(bytes: number, { rows, uniform }: Pick<AppendTile, 'rows' | 'uniform'>): KernelSpec {
+  const name = `append_paged_kv_b${bytes}r${rows}${uniform ? '_uniform' : ''}`;
   let spec = appendSpecs.get(name);
   if (spec === undefined) {
-    const entry = `flashinfer::append_paged_kv<flashinfer::AppendConfig<${bytes}, ${rows}, ${stream}>>`;
+    const entry = `flashinfer::append_paged_kv<flashinfer::AppendConfig<${bytes}, ${rows}, ${uniform}>>`;
     // Left to itself, nvcc 13.0 spills on sm_100a to stay at 32 registers.
-    spec = { name, header, entry, params: appendParams, threads, minBlocksPerSm: 8 };
+    spec = { name, header, entry, params: appendParams, threads: appendThreads, minBlocksPerSm: 4 };
     appendSpecs.set(name, spec);
   }
   return spec;
@@ -108,11 +111,11 @@ export const seqLensSpec: KernelSpec = {
 };
 
 const modelAppends = (): KernelSpec[] =>
-  [1, 2].flatMap((rows) => [false, true].map((stream) => appendSpec(16, rows, stream)));
+  [1, 2].flatMap((rows) => [false, true].map((uniform) => appendSpec(16, { rows, uniform })));
 
 /** For compile checks. */
 export function pageSpecs(): KernelSpec[] {
-  return [...modelAppends(), appendSpec(1, 2, false), batchIndicesPositionsSpec, seqLensSpec];
+  return [...modelAppends(), appendSpec(1, { rows: 2, uniform: false }), batchIndicesPositionsSpec, seqLensSpec];
 }
 
 /** Heads of models fill whole accesses. */

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs one checked append on its device.
+import { divisionMultiplier } from '../jit/divisionMultiplier.ts';
 import { getKernel } from '../jit/kernel.ts';
 import { native } from '../native/load.ts';
 import { usesDependentLaunch } from '../runtime/dependentLaunch.ts';
 import { deviceProperties } from '../runtime/device.ts';
-import { outgrowsL2 } from '../runtime/l2Cache.ts';
 import { currentStream } from '../runtime/stream.ts';
 import { dtypes } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
@@ -111,16 +111,19 @@ function runOnCuda({ k, v, rows, heads, cache, enablePdl }: AppendCall, indices:
     rows,
     heads,
     k_chunks: kChunks,
+    k_chunks_multiplier: divisionMultiplier(kChunks),
     v_chunks: vChunks,
+    v_chunks_multiplier: divisionMultiplier(vChunks),
     items,
+    items_multiplier: divisionMultiplier(items),
     slots: tile.slots,
     page_size: cache.pageSize,
+    page_size_multiplier: divisionMultiplier(cache.pageSize),
     num_pages: cache.numPages,
     batch_size: kvIndptr.size - 1,
     num_indices: kvIndices.size,
   };
-  const stream = outgrowsL2(rows * items * vec * bytes, deviceIndex);
-  const kernel = getKernel(appendSpec(vec * bytes, tile.rows, stream), deviceIndex);
+  const kernel = getKernel(appendSpec(vec * bytes, tile), deviceIndex);
   const pdl = usesDependentLaunch(deviceIndex, enablePdl);
   kernel.launch([tile.blocks, tile.blocksPerToken, 1], args, { stream: currentStream(deviceIndex), pdl });
 }

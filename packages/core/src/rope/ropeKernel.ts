@@ -6,7 +6,7 @@ import { type DType, dtypes } from '../tensor/dtype.ts';
 
 /** Largest rotary dimension: RopeConfig::kMaxPairs is half of it. */
 export const maxRotaryDim = 1024;
-const threads = 256;
+const maxThreads = 256;
 
 /** What of a call is decided when its kernel is compiled. */
 export interface RopeKernelOptions {
@@ -15,8 +15,7 @@ export interface RopeKernelOptions {
   readonly interleave: boolean;
   readonly positions: 'posIds' | 'indptr';
   readonly angles: 'frequency' | 'cache';
-  /** The output outgrows the L2 cache. */
-  readonly stream: boolean;
+  readonly inPlace: boolean;
 }
 
 export interface RopeTile {
@@ -29,15 +28,18 @@ export interface RopeTile {
   readonly tokensPerBlock: number;
   /** Blocks along the grid's y that share a token. */
   readonly blocksPerToken: number;
+  readonly threads: number;
 }
 
 /** Threads a multiprocessor holds. */
 const threadsPerSm = 2048;
 
 /**
- * A thread takes four heads where that still leaves enough threads: more bytes in flight and fewer angles. Few tokens
- * get a thread a head, so that each is done sooner. (H200, 8192 tokens: 2, 4, 5 and 8 heads in blocks of 64 to 512
- * threads reach 2850 to 3720 GB/s; one head 3070.)
+ * A thread takes four heads, or two where four do not divide them, if that still leaves enough threads: more bytes in
+ * flight and fewer angles. Few tokens get a thread a head, so that each is done sooner, and small blocks while there are
+ * multiprocessors for them. Tables of frequencies are made once a block and pay in large ones;
+ * otherwise blocks of whole tokens and few idle threads are best (H200, 8192 tokens with a cache: 160 threads of two
+ * tokens 3650 GB/s by single launches, 256 of three 3470, with one head a thread 3580).
  */
 export function chooseRopeTile(
   tokens: number,
@@ -45,20 +47,22 @@ export function chooseRopeTile(
   rotaryDim: number,
   vec: number,
   numSms: number,
+  { angles, positions }: Pick<RopeKernelOptions, 'angles' | 'positions'>,
 ): RopeTile {
   const columns = rotaryDim / 2 / vec;
-  const heads = tokens * numHeads * columns >= numSms * threadsPerSm ? 4 : 1;
-  const groups = Math.ceil(numHeads / heads);
+  const heads = tokens * numHeads * columns >= numSms * threadsPerSm ? headsPerThread(numHeads, positions) : 1;
+  const groups = numHeads / heads;
   const items = columns * groups;
-  return {
-    vec,
-    heads,
-    columns,
-    groups,
-    tokensPerBlock: Math.max(1, Math.floor(threads / items)),
-    blocksPerToken: Math.ceil(items / threads),
-  };
+  const tokensPerBlock = Math.max(1, Math.floor((angles === 'cache' ? 192 : maxThreads) / items));
+  const small = Math.ceil(items / 96);
+  const blocksPerToken = tokensPerBlock === 1 && tokens * small <= numSms ? small : Math.ceil(items / maxThreads);
+  const threads = 32 * Math.ceil((tokensPerBlock * items) / blocksPerToken / 32);
+  return { vec, heads, columns, groups, tokensPerBlock, blocksPerToken, threads };
 }
+
+/** The greatest divisor among 4, 2 and 1; with the search for a request, four take too many registers. */
+const headsPerThread = (heads: number, positions: RopeKernelOptions['positions']): number =>
+  heads % 4 === 0 && positions === 'posIds' ? 4 : heads % 2 === 0 ? 2 : 1;
 
 const params: readonly ParamField[] = [
   { name: 'q', type: 'ptr' },
@@ -88,7 +92,10 @@ const params: readonly ParamField[] = [
   { name: 'batch_size', type: 'i32' },
   { name: 'rotary_dim', type: 'i32' },
   { name: 'columns', type: 'i32' },
+  { name: 'columns_multiplier', type: 'u32' },
   { name: 'groups', type: 'i32' },
+  { name: 'items', type: 'i32' },
+  { name: 'items_multiplier', type: 'u32' },
   { name: 'tokens_per_block', type: 'i32' },
   { name: 'tail', type: 'i32' },
 ];
@@ -99,18 +106,16 @@ const specs = new Map<string, KernelSpec>();
 export function ropeSpec(o: RopeKernelOptions, { vec, heads }: Pick<RopeTile, 'vec' | 'heads'>): KernelSpec {
   const { short, cpp } = dtypes[o.dtype];
   const source = `${o.positions === 'posIds' ? 'pos_ids' : 'indptr'}_${dtypes[o.indexDtype].short}`;
-  const options = `${o.angles === 'cache' ? '_cache' : ''}${o.interleave ? '_interleave' : ''}`;
-  const name = `rope_${short}_${source}${options}_v${vec}h${heads}${o.stream ? '_stream' : ''}`;
+  const options = `${o.angles === 'cache' ? '_cache' : ''}${o.interleave ? '_interleave' : ''}${o.inPlace ? '_inplace' : ''}`;
+  const name = `rope_${short}_${source}${options}_v${vec}h${heads}`;
   let spec = specs.get(name);
   if (spec === undefined) {
     const types = `${cpp === 'float' ? cpp : `flashinfer::${cpp}`}, flashinfer::${dtypes[o.indexDtype].cpp}`;
     const positions = `flashinfer::RopePositions::${o.positions === 'posIds' ? 'kPosIds' : 'kIndptr'}`;
     const angles = `flashinfer::RopeAngles::${o.angles === 'cache' ? 'kCache' : 'kFrequency'}`;
-    const config = `flashinfer::RopeConfig<${types}, ${vec}, ${heads}, ${o.interleave}, ${positions}, ${angles}, ${o.stream}>`;
+    const config = `flashinfer::RopeConfig<${types}, ${vec}, ${heads}, ${o.interleave}, ${positions}, ${angles}, ${o.inPlace}>`;
     const entry = `flashinfer::rope<${config}>`;
-    // Four heads take 90 registers where they may, and two blocks a multiprocessor are too few (H200: 3280 GB/s, 3700).
-    const minBlocksPerSm = heads === 4 ? { minBlocksPerSm: 3 } : {};
-    spec = { name, header: 'flashinfer/rope.cuh', entry, params, threads, ...minBlocksPerSm };
+    spec = { name, header: 'flashinfer/rope.cuh', entry, params, threads: maxThreads };
     specs.set(name, spec);
   }
   return spec;
@@ -124,15 +129,15 @@ export function ropeSpecs(): KernelSpec[] {
     interleave: false,
     positions: 'posIds',
     angles: 'cache',
-    stream: false,
+    inPlace: false,
   };
   return [
     ropeSpec(base, { vec: 8, heads: 4 }),
-    ropeSpec({ ...base, stream: true }, { vec: 8, heads: 4 }),
+    ropeSpec({ ...base, inPlace: true }, { vec: 8, heads: 4 }),
     ropeSpec({ ...base, indexDtype: 'int64' }, { vec: 8, heads: 1 }),
     ropeSpec({ ...base, dtype: 'float16', interleave: true }, { vec: 8, heads: 4 }),
     ropeSpec({ ...base, angles: 'frequency' }, { vec: 8, heads: 4 }),
-    ropeSpec({ ...base, angles: 'frequency', positions: 'indptr', dtype: 'float16' }, { vec: 8, heads: 4 }),
+    ropeSpec({ ...base, angles: 'frequency', positions: 'indptr', dtype: 'float16' }, { vec: 8, heads: 2 }),
     ropeSpec({ ...base, angles: 'frequency', positions: 'indptr', interleave: true }, { vec: 8, heads: 1 }),
     ropeSpec({ ...base, dtype: 'float32', angles: 'frequency', interleave: true }, { vec: 4, heads: 4 }),
     ropeSpec({ ...base, dtype: 'float16', angles: 'frequency', interleave: true }, { vec: 1, heads: 1 }),
@@ -149,12 +154,9 @@ export function ropeModelSpecs({ dtypes: modelDtypes }: AotRequest): KernelSpec[
   ] as const;
   return modelDtypes.flatMap((dtype) =>
     sources.flatMap((source) =>
-      [
-        { heads: 1, stream: false },
-        { heads: 1, stream: true },
-        { heads: 4, stream: false },
-        { heads: 4, stream: true },
-      ].map(({ heads, stream }) => ropeSpec({ ...source, dtype, interleave: false, stream }, { vec: 8, heads })),
+      (source.positions === 'indptr' ? [1, 2] : [1, 2, 4]).flatMap((heads) =>
+        [false, true].map((inPlace) => ropeSpec({ ...source, dtype, interleave: false, inPlace }, { vec: 8, heads })),
+      ),
     ),
   );
 }

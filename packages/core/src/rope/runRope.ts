@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs one checked call of a rotary embedding on its device.
+import { divisionMultiplier } from '../jit/divisionMultiplier.ts';
 import { getKernel } from '../jit/kernel.ts';
 import { residentBlocks } from '../jit/residentBlocks.ts';
 import { native } from '../native/load.ts';
 import { usesDependentLaunch } from '../runtime/dependentLaunch.ts';
 import { deviceProperties } from '../runtime/device.ts';
-import { outgrowsL2 } from '../runtime/l2Cache.ts';
 import { currentStream } from '../runtime/stream.ts';
 import { dtypes } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
@@ -105,15 +105,16 @@ function runOnCuda({ q, k, headDim, rotaryDim, interleave, positions, angles, en
   // A power of two divides both exactly where it divides their bitwise or.
   const vec = vectorWidth((rotaryDim / 2) | headDim, tensors);
   const numSms = deviceProperties(deviceIndex).multiProcessorCount;
-  const tile = chooseRopeTile(tokens, q.heads + k.heads, rotaryDim, vec, numSms);
   const options: RopeKernelOptions = {
     dtype: q.x.dtype,
     indexDtype: positions.values.dtype === 'int64' ? 'int64' : 'int32',
     interleave,
     positions: positions.indptr === undefined ? 'posIds' : 'indptr',
     angles: cache === undefined ? 'frequency' : 'cache',
-    stream: outgrowsL2(q.out.byteLength + k.out.byteLength, deviceIndex),
+    inPlace: q.x === q.out && k.x === k.out,
   };
+  const tile = chooseRopeTile(tokens, q.heads + k.heads, rotaryDim, vec, numSms, options);
+  const items = tile.columns * tile.groups;
   const kernel = getKernel(ropeSpec(options, tile), deviceIndex);
   const needed = Math.ceil(tokens / tile.tokensPerBlock);
   // Frequencies are made once a block: no more blocks than run at once.
@@ -146,10 +147,14 @@ function runOnCuda({ q, k, headDim, rotaryDim, interleave, positions, angles, en
     batch_size: positions.indptr === undefined ? 0 : positions.values.size,
     rotary_dim: rotaryDim,
     columns: tile.columns,
+    columns_multiplier: divisionMultiplier(tile.columns),
     groups: tile.groups,
+    items,
+    items_multiplier: divisionMultiplier(items),
     tokens_per_block: tile.tokensPerBlock,
-    tail: q.x === q.out && k.x === k.out ? 0 : (headDim - rotaryDim) / vec,
+    tail: (headDim - rotaryDim) / vec,
   };
   const pdl = usesDependentLaunch(deviceIndex, enablePdl);
-  kernel.launch([Math.min(needed, most), tile.blocksPerToken, 1], args, { stream: currentStream(deviceIndex), pdl });
+  const stream = currentStream(deviceIndex);
+  kernel.launch([Math.min(needed, most), tile.blocksPerToken, 1], args, { stream, pdl, threads: tile.threads });
 }

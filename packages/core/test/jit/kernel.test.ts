@@ -38,11 +38,13 @@ describe.skipIf(!nvcc)('Kernel', () => {
   const resolve = () => runSync(resolveModule(jit, spec, 'sm_90a', { blocking: true }));
   const load = (cuda: NativeCuda) => instantiate(cuda, jit, spec, 0, resolve());
 
-  it('launches with the packed struct, the block size of the spec and the given grid', () => {
+  it('launches with the packed struct, the block size of the spec or the given one, and the given grid', () => {
     const { cuda, launches } = recordingDriver();
     const kernel = load(cuda);
     kernel.launch([5, 6, 7], { out: 2 ** 40 + 8, count: 9, factor: 0.25 }, { stream: 77, cluster: 2, pdl: true });
     expect(launches[0]?.args).toEqual([5, 6, 7, 128, 0, 77, 2, true]);
+    kernel.launch([1, 1, 1], { out: 0, count: 0, factor: 0 }, { stream: 77, threads: 96 });
+    expect(launches[1]?.args).toEqual([1, 1, 1, 96, 0, 77, 0, false]);
     const view = new DataView(launches[0]!.params.buffer);
     expect([view.getBigUint64(0, true), view.getUint32(8, true), view.getFloat32(12, true)]).toEqual([
       2n ** 40n + 8n,

@@ -13,13 +13,12 @@ describe('chooseAppendTile', () => {
       [16384, 256],
       [5000, 100_000],
     ] as const) {
-      const { rows, slots, blocks, blocksPerToken } = chooseAppendTile(tokens, items, 132);
+      const { rows, uniform, slots, blocks, blocksPerToken } = chooseAppendTile(tokens, items, 132);
       expect(blocks * slots * rows).toBeGreaterThanOrEqual(tokens);
-      expect(blocksPerToken * 128).toBeGreaterThanOrEqual(items);
-      // A thread a token looks up where it goes.
-      expect(slots * rows).toBeLessThanOrEqual(128);
-      expect(slots === 1 || slots * items <= 128).toBe(true);
+      expect(blocksPerToken * 256).toBeGreaterThanOrEqual(items);
+      expect(slots === 1 || slots * items <= 256).toBe(true);
       expect(blocksPerToken === 1 || slots === 1).toBe(true);
+      expect(uniform).toBe(items % 32 === 0);
     }
   });
 });
@@ -28,6 +27,8 @@ describe('page specs', () => {
   it('are one valid object an instantiation', () => {
     for (const spec of pageSpecs()) checkSpec(spec);
     expect(new Set(pageSpecs().map(({ name }) => name)).size).toBe(pageSpecs().length);
-    expect(appendSpec(16, 2, true)).toBe(appendSpec(16, 2, true));
+    const tile = { rows: 2, uniform: true };
+    expect(appendSpec(16, tile)).toBe(appendSpec(16, { ...tile }));
+    expect(appendSpec(16, tile).name).toBe('append_paged_kv_b16r2_uniform');
   });
 });

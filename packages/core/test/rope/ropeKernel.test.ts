@@ -3,12 +3,17 @@ import { describe, expect, it } from 'vitest';
 import { checkSpec } from '../../src/jit/spec.ts';
 import { chooseRopeTile, ropeSpec, ropeSpecs } from '../../src/rope/ropeKernel.ts';
 
+const cached = { angles: 'cache', positions: 'posIds' } as const;
+const made = { angles: 'frequency', positions: 'posIds' } as const;
+
 describe('chooseRopeTile', () => {
   it('gives a thread a head of few tokens, and four of many', () => {
-    const few = { vec: 8, heads: 1, columns: 8, groups: 40, tokensPerBlock: 1, blocksPerToken: 2 };
-    expect(chooseRopeTile(1, 40, 128, 8, 132)).toEqual(few);
-    const many = { vec: 8, heads: 4, columns: 8, groups: 10, tokensPerBlock: 3, blocksPerToken: 1 };
-    expect(chooseRopeTile(8192, 40, 128, 8, 132)).toEqual(many);
+    const few = { vec: 8, heads: 1, columns: 8, groups: 40, tokensPerBlock: 1, blocksPerToken: 2, threads: 160 };
+    expect(chooseRopeTile(64, 40, 128, 8, 132, cached)).toEqual(few);
+    expect(chooseRopeTile(1, 40, 128, 8, 132, cached)).toEqual({ ...few, blocksPerToken: 4, threads: 96 });
+    const many = { vec: 8, heads: 4, columns: 8, groups: 10, tokensPerBlock: 2, blocksPerToken: 1, threads: 160 };
+    expect(chooseRopeTile(8192, 40, 128, 8, 132, cached)).toEqual(many);
+    expect(chooseRopeTile(8192, 40, 128, 8, 132, made)).toEqual({ ...many, tokensPerBlock: 3, threads: 256 });
   });
 
   it('covers every head of every token', () => {
@@ -16,15 +21,18 @@ describe('chooseRopeTile', () => {
       [1, 1, 2, 1],
       [1, 500, 1024, 1],
       [100_000, 7, 96, 8],
+      [100_000, 6, 96, 8],
       [100_000, 129, 1024, 4],
     ] as const) {
-      const tile = chooseRopeTile(tokens, heads, rotaryDim, vec, 132);
-      expect(tile.columns * vec * 2).toBe(rotaryDim);
-      expect(tile.groups * tile.heads).toBeGreaterThanOrEqual(heads);
-      const items = tile.columns * tile.groups;
-      if (tile.tokensPerBlock > 1) expect(items * tile.tokensPerBlock).toBeLessThanOrEqual(256);
-      expect(tile.blocksPerToken * 256).toBeGreaterThanOrEqual(items);
-      expect(tile.blocksPerToken === 1 || tile.tokensPerBlock === 1).toBe(true);
+      for (const options of [cached, made, { ...made, positions: 'indptr' } as const]) {
+        const tile = chooseRopeTile(tokens, heads, rotaryDim, vec, 132, options);
+        expect(tile.columns * vec * 2).toBe(rotaryDim);
+        expect(tile.groups * tile.heads).toBe(heads);
+        expect(tile.threads % 32 === 0 && tile.threads <= 256).toBe(true);
+        const items = tile.columns * tile.groups * tile.tokensPerBlock;
+        expect(tile.blocksPerToken * tile.threads).toBeGreaterThanOrEqual(items);
+        expect(tile.blocksPerToken === 1 || tile.tokensPerBlock === 1).toBe(true);
+      }
     }
   });
 });
@@ -40,9 +48,9 @@ describe('ropeSpec', () => {
       interleave: true,
       positions: 'posIds',
       angles: 'cache',
-      stream: true,
+      inPlace: true,
     } as const;
     expect(ropeSpec(options, { vec: 8, heads: 4 })).toBe(ropeSpec({ ...options }, { vec: 8, heads: 4 }));
-    expect(ropeSpec(options, { vec: 8, heads: 4 }).name).toBe('rope_bf16_pos_ids_i64_cache_interleave_v8h4_stream');
+    expect(ropeSpec(options, { vec: 8, heads: 4 }).name).toBe('rope_bf16_pos_ids_i64_cache_interleave_inplace_v8h4');
   });
 });
