@@ -8,6 +8,7 @@ import { cascadeCases } from './cascade.ts';
 import { compileCases } from './compile.ts';
 import { decodeCases } from './decode.ts';
 import { elementwiseCases } from './elementwise.ts';
+import { floorCases } from './floor.ts';
 import { fp8Cases } from './fp8.ts';
 import { fp8PrefillCases } from './fp8Prefill.ts';
 import { importCases } from './import.ts';
@@ -45,6 +46,7 @@ export const allCases: readonly BenchCase[] = [
   ...samplingCases,
   ...topKCases,
   ...appendCases,
+  ...floorCases,
   ...launchCases,
   ...importCases,
   ...compileCases,
