@@ -157,7 +157,8 @@ function oneWaveChunk(
   }
   if (uncut > maxItems) return undefined;
   // Rounding up makes at most `uncut` items more of total / chunk.
-  let high = uncut === maxItems ? longest : Math.min(longest, Math.ceil(total / (maxItems - uncut)));
+  const most = uncut === maxItems ? longest : Math.ceil(total / (maxItems - uncut));
+  let high = Math.min(longest, Math.max(least, most));
   let low = Math.min(Math.max(least, Math.ceil(total / maxItems)), high);
   while (low < high) {
     const middle = (low + high) >> 1;

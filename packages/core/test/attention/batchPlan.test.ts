@@ -94,6 +94,28 @@ describe('items of decode', () => {
   });
 });
 
+describe('splits', () => {
+  it('are as short as one wave allows, and no shorter than minTiles', () => {
+    const uniform = uniformSource(6);
+    const { kvTile, minTiles, numKvHeads, slots } = shape;
+    const maxItems = Math.floor(slots / numKvHeads);
+    for (let round = 0; round < 300; ++round) {
+      const kvLens = Array.from({ length: 1 + Math.floor(uniform() * maxItems) }, () =>
+        Math.floor(uniform() ** 3 * 20_000),
+      );
+      const keyTiles = kvLens.map((length) => Math.ceil(length / kvTile));
+      const itemsOf = (chunk: number) =>
+        keyTiles.reduce((sum, tiles) => sum + Math.max(1, Math.ceil(tiles / chunk)), 0);
+      const longest = Math.max(1, ...keyTiles);
+      const share = (keyTiles.reduce((a, b) => a + b, 0) * numKvHeads) / slots;
+      let expected = Math.min(longest, Math.max(minTiles, Math.ceil(share / 2)));
+      if (longest <= share) expected = longest;
+      else while (itemsOf(expected) > maxItems) ++expected;
+      expect(planDecode(kvLens).cut.chunk).toBe(expected);
+    }
+  });
+});
+
 describe('itemGrid', () => {
   it('has a block for each item, in y and z', () => {
     expect(itemGrid(1)).toEqual([1, 1]);
