@@ -97,6 +97,44 @@ describe('singlePrefillWithKVCache, logits and positions', () => {
   );
 });
 
+// Kernels hold a row against a maximum of some keys and look for another where later ones are far above it.
+describe('singlePrefillWithKVCache, maxima that move from tile to tile', () => {
+  const gains: Record<string, (x: number) => number> = {
+    rising: (x) => 1 + 60 * x,
+    falling: (x) => 61 - 60 * x,
+    'a peak': (x) => (Math.abs(x - 0.4) < 0.004 ? 60 : 0.5),
+    waves: (x) => 1 + 40 * Math.sin(20 * x) ** 2,
+    // Far below what the row is held against before.
+    'almost nothing, then much': (x) => (x < 0.5 ? 80 : 0.001),
+  };
+  const grid = gridCases(
+    { gain: Object.keys(gains), headDim: [64, 128, 256], causal: [false, true], dtype: deviceDtypes },
+    () => true,
+  );
+  it.each(grid)('$gain d$headDim causal $causal $dtype', ({ gain, ...c }) => {
+    const prepare: AttentionCase['prepare'] = ({ k }) => {
+      for (let n = 0; n < k.length; ++n) k[n]! *= gains[gain]!(n / k.length);
+    };
+    const { causal, ...rest } = c;
+    runCase({ qoLen: 150, kvLen: 700, numQoHeads: 4, numKvHeads: 2, ...rest, prepare, options: { causal } });
+  });
+
+  it('spreads an infinite logit of a late tile, and no other', () => {
+    const prepared = prepareCase({ qoLen: 3, kvLen: 700, numQoHeads: 1, numKvHeads: 1, headDim: 64, dtype: 'float16' });
+    const k = prepared.k.toArraySync() as Float32Array;
+    k.fill(Infinity, 64 * 5, 64 * 5 + 1);
+    const infinite = deviceTensor(k, prepared.k.shape, 'float16');
+    const { out } = callAttention({ ...prepared, k: infinite }, prepared.options);
+    const values = hostValues(out);
+    const q = prepared.inputs.q;
+    for (let row = 0; row < 3; ++row) {
+      // +Infinity has no weight that is a number, -Infinity has none at all.
+      const nan = q[row * 64]! > 0;
+      expect(values.slice(row * 64, row * 64 + 64).every((x) => Number.isNaN(x) === nan)).toBe(true);
+    }
+  });
+});
+
 describe('singlePrefillWithKVCache, custom masks', () => {
   const grid = gridCases(
     {
