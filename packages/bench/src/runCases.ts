@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs cases one after the other and turns samples into results.
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { AnchorRow } from './anchors.ts';
 import type { BenchCase, BenchContext, DeviceCase, HostCase } from './cases/benchCase.ts';
 import { type Ceilings, floorUs } from './floor.ts';
@@ -42,11 +43,18 @@ async function measureHost(benchCase: HostCase, context: BenchContext): Promise<
   return variants.map(({ variant, samplesUs }) => toMeasurement(ourName, variant, summarize(samplesUs), undefined));
 }
 
-/** We and the peer take turns, so that neither owns the machine's better moments. */
+/** A GPU that rested for so long is as cool as one that a short script asks for something. */
+const restMs = 200;
+
+/**
+ * We and the peer take turns, so that neither owns the machine's better moments. On a GPU a turn is a burst after a rest, as
+ * long as triton's do_bench takes, by which the anchors were measured: matrix products that go on for longer run at the
+ * clock that power allows, up to a fifth slower, and the order of cases would count.
+ */
 async function measureDevice(benchCase: DeviceCase, options: RunOptions): Promise<Measurement[]> {
   const { device, quick, peer, log } = options;
-  const rounds = peer && benchCase.peer && !quick ? 3 : 1;
-  const budgetMs = (quick ? 30 : 1500) / rounds;
+  const rounds = device !== 'cpu' || (peer && benchCase.peer) ? (quick ? 1 : 3) : 1;
+  const budgetMs = quick ? 30 : device === 'cpu' ? 1500 / rounds : 200;
   const minSamples = quick ? 2 : 5;
   const rotations =
     device === 'cpu' ? cpuRotations(benchCase.bytes) : cudaRotations(benchCase.bytes, flushBytes(device));
@@ -65,12 +73,15 @@ async function measureDevice(benchCase: DeviceCase, options: RunOptions): Promis
         add(ourName, 'call', timeOnCpu(operation, rotations, budgetMs, minSamples));
       } else {
         const timing = { device, rotations, budgetMs: budgetMs / 2, minSamples };
+        await rest(quick);
         add(ourName, 'launch', timeLaunches(operation, timing));
+        await rest(quick);
         if (benchCase.capturable !== false) add(ourName, 'graph', timeGraph(operation, timing));
       }
       if (!peer || !benchCase.peer) continue;
       try {
-        for (const { impl, samplesUs } of await peer.measure(benchCase.peer, rotations, budgetMs)) {
+        if (device !== 'cpu') await rest(quick);
+        for (const { impl, samplesUs } of await peer.measure(benchCase.peer, rotations, device === 'cpu' ? budgetMs : budgetMs / 2)) {
           add(impl, device === 'cpu' ? 'call' : 'launch', samplesUs);
         }
       } catch (error) {
@@ -81,6 +92,10 @@ async function measureDevice(benchCase: DeviceCase, options: RunOptions): Promis
     operation.dispose();
   }
   return [...samples.values()].map(({ impl, mode, us }) => toMeasurement(impl, mode, summarize(us), benchCase));
+}
+
+function rest(quick: boolean): Promise<void> {
+  return quick ? Promise.resolve() : sleep(restMs);
 }
 
 /** Enough buffer sets to be out of L2 between two uses, within reason. */
