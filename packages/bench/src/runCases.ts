@@ -87,7 +87,11 @@ async function measureDevice(benchCase: DeviceCase, options: RunOptions): Promis
       if (!peer || !benchCase.peer) continue;
       try {
         await rest();
-        for (const { impl, samplesUs } of await peer.measure(benchCase.peer, rotations, device === 'cpu' ? budgetMs : budgetMs / 2)) {
+        for (const { impl, samplesUs } of await peer.measure(
+          benchCase.peer,
+          rotations,
+          device === 'cpu' ? budgetMs : budgetMs / 2,
+        )) {
           add(impl, device === 'cpu' ? 'call' : 'launch', samplesUs);
         }
       } catch (error) {
