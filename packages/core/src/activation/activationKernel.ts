@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Kernels of include/flashinfer/activation.cuh: how rows are spread over threads, and the spec of each instantiation.
 import { type AotRequest, tensorParallelSizes } from '../jit/aotRequest.ts';
+import { namedSpec } from '../jit/namedSpec.ts';
 import type { KernelSpec, ParamField } from '../jit/spec.ts';
-import { type DType, dtypes } from '../tensor/dtype.ts';
+import { cppType, type DType, dtypes } from '../tensor/dtype.ts';
 
 /** C++ functors; the codes are those of ActivationKind in csrc/cpu/activation. */
 export const activations = {
@@ -49,28 +50,15 @@ const params: readonly ParamField[] = [
   { name: 'chunks_multiplier', type: 'u32' },
 ];
 
-const specs = new Map<string, KernelSpec>();
-
-/** The same object for the same arguments: kernels are looked up by it. */
 export function activationSpec(activation: Activation, dtype: DType, tile: ActivationTile): KernelSpec {
   const { vec, cols, rows } = tile;
-  const { short, cpp } = dtypes[dtype];
-  const name = `${activation}_and_mul_${short}_v${vec}_${cols}x${rows}`;
-  let spec = specs.get(name);
-  if (spec === undefined) {
-    const type = cpp === 'float' ? cpp : `flashinfer::${cpp}`;
+  const name = `${activation}_and_mul_${dtypes[dtype].short}_v${vec}_${cols}x${rows}`;
+  return namedSpec(name, () => {
     const functor = `flashinfer::${activations[activation].cpp}`;
-    const config = `flashinfer::ActivationConfig<${type}, ${functor}, ${vec}, ${cols}, ${rows}>`;
-    spec = {
-      name,
-      header: 'flashinfer/activation.cuh',
-      entry: `flashinfer::act_and_mul<${config}>`,
-      params,
-      threads: cols * rows,
-    };
-    specs.set(name, spec);
-  }
-  return spec;
+    const config = `flashinfer::ActivationConfig<${cppType(dtype)}, ${functor}, ${vec}, ${cols}, ${rows}>`;
+    const entry = `flashinfer::act_and_mul<${config}>`;
+    return { name, header: 'flashinfer/activation.cuh', entry, params, threads: cols * rows };
+  });
 }
 
 /** Every activation, dtype and way to spread rows at least once, for prebuilt kernels and compile checks. */

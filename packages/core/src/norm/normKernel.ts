@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Kernels of include/flashinfer/norm.cuh: how rows are spread over threads, and the spec of each instantiation.
 import type { AotRequest } from '../jit/aotRequest.ts';
+import { namedSpec } from '../jit/namedSpec.ts';
 import type { KernelSpec, ParamField } from '../jit/spec.ts';
-import { type DType, dtypes } from '../tensor/dtype.ts';
+import { cppType, type DType, dtypes } from '../tensor/dtype.ts';
 
 /** Longest row: what 1024 threads keep in registers. */
 export const maxRowLength = 32768;
@@ -92,34 +93,17 @@ const params: readonly ParamField[] = [
   { name: 'scale_value', type: 'f32' },
 ];
 
-const specs = new Map<string, KernelSpec>();
-
-/** The same object for the same arguments: kernels are looked up by it. */
 export function normSpec(o: NormKernelOptions, { vec, vecs, lanes, rows, full }: NormTile): KernelSpec {
   const base = `${o.add ? 'fused_add_' : ''}${o.kind}norm_${dtypes[o.dtype].short}`;
   const quantized = o.outDtype === o.dtype ? '' : `_to_${dtypes[o.outDtype].short}`;
   const name = `${base}${quantized}_v${vec}x${vecs}_${lanes}x${rows}${full ? '_full' : ''}${o.heads ? '_heads' : ''}`;
-  let spec = specs.get(name);
-  if (spec === undefined) {
+  return namedSpec(name, () => {
     const types = [o.dtype, o.weightDtype, o.outDtype].map(cppType).join(', ');
     const kind = `flashinfer::NormKind::${o.kind === 'rms' ? 'kRms' : 'kLayer'}`;
     const shape = `${vec}, ${vecs}, ${lanes}, ${rows}, ${kind}, ${o.add}, ${full}, ${o.heads}`;
-    const config = `flashinfer::NormConfig<${types}, ${shape}>`;
-    spec = {
-      name,
-      header: 'flashinfer/norm.cuh',
-      entry: `flashinfer::norm<${config}>`,
-      params,
-      threads: lanes * rows,
-    };
-    specs.set(name, spec);
-  }
-  return spec;
-}
-
-function cppType(dtype: DType): string {
-  const { cpp } = dtypes[dtype];
-  return cpp === 'float' ? cpp : `flashinfer::${cpp}`;
+    const entry = `flashinfer::norm<flashinfer::NormConfig<${types}, ${shape}>>`;
+    return { name, header: 'flashinfer/norm.cuh', entry, params, threads: lanes * rows };
+  });
 }
 
 /** Every kind, dtype and way to spread rows at least once, for prebuilt kernels and compile checks. */

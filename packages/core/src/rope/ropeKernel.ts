@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Kernels of include/flashinfer/rope.cuh: how tokens are spread over threads, and the spec of each instantiation.
 import type { AotRequest } from '../jit/aotRequest.ts';
+import { namedSpec } from '../jit/namedSpec.ts';
 import type { KernelSpec, ParamField } from '../jit/spec.ts';
-import { type DType, dtypes } from '../tensor/dtype.ts';
+import { cppType, type DType, dtypes } from '../tensor/dtype.ts';
 
 /** Largest rotary dimension: RopeConfig::kMaxPairs is half of it. */
 export const maxRotaryDim = 1024;
@@ -100,25 +101,18 @@ const params: readonly ParamField[] = [
   { name: 'tail', type: 'i32' },
 ];
 
-const specs = new Map<string, KernelSpec>();
-
-/** The same object for the same arguments: kernels are looked up by it. */
 export function ropeSpec(o: RopeKernelOptions, { vec, heads }: Pick<RopeTile, 'vec' | 'heads'>): KernelSpec {
-  const { short, cpp } = dtypes[o.dtype];
   const source = `${o.positions === 'posIds' ? 'pos_ids' : 'indptr'}_${dtypes[o.indexDtype].short}`;
   const options = `${o.angles === 'cache' ? '_cache' : ''}${o.interleave ? '_interleave' : ''}${o.inPlace ? '_inplace' : ''}`;
-  const name = `rope_${short}_${source}${options}_v${vec}h${heads}`;
-  let spec = specs.get(name);
-  if (spec === undefined) {
-    const types = `${cpp === 'float' ? cpp : `flashinfer::${cpp}`}, flashinfer::${dtypes[o.indexDtype].cpp}`;
+  const name = `rope_${dtypes[o.dtype].short}_${source}${options}_v${vec}h${heads}`;
+  return namedSpec(name, () => {
+    const types = `${cppType(o.dtype)}, ${cppType(o.indexDtype)}`;
     const positions = `flashinfer::RopePositions::${o.positions === 'posIds' ? 'kPosIds' : 'kIndptr'}`;
     const angles = `flashinfer::RopeAngles::${o.angles === 'cache' ? 'kCache' : 'kFrequency'}`;
     const config = `flashinfer::RopeConfig<${types}, ${vec}, ${heads}, ${o.interleave}, ${positions}, ${angles}, ${o.inPlace}>`;
     const entry = `flashinfer::rope<${config}>`;
-    spec = { name, header: 'flashinfer/rope.cuh', entry, params, threads: maxThreads };
-    specs.set(name, spec);
-  }
-  return spec;
+    return { name, header: 'flashinfer/rope.cuh', entry, params, threads: maxThreads };
+  });
 }
 
 /** Every source of positions and angles, dtype and pairing at least once, for prebuilt kernels and compile checks. */

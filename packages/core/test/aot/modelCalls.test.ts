@@ -6,7 +6,9 @@ import {
   appendPagedKVCache,
   applyLlama31RopePosIdsInplace,
   applyRopeInplace,
+  applyRopePosIds,
   applyRopePosIdsInplace,
+  applyRopeWithCosSinCache,
   applyRopeWithCosSinCacheInplace,
   BatchDecodeWithPagedKVCacheWrapper,
   BatchPrefillWithPagedKVCacheWrapper,
@@ -79,7 +81,11 @@ describe.runIf(tested)('a model', () => {
 });
 
 function callLayer(model: ModelShape, dtype: ModelDType, tokens: number): void {
-  for (const length of model.normLengths) callNorms(length, dtype, tokens);
+  for (const length of model.normLengths) {
+    const x = make([tokens, length], dtype);
+    callNorms(x, dtype);
+    callQuantisation(x);
+  }
   for (const parts of [1, 2, 4, 8]) {
     const inner = model.intermediate / parts;
     const gated = make([tokens, 2 * inner], dtype);
@@ -87,19 +93,22 @@ function callLayer(model: ModelShape, dtype: ModelDType, tokens: number): void {
     callQuantisation(product);
     product.dispose();
   }
-  if (model.attention !== undefined) callAttention(model.attention, dtype, tokens);
+  if (model.attention !== undefined) callAttention(model, dtype, tokens);
   release();
 }
 
-function callNorms(length: number, dtype: ModelDType, tokens: number): void {
-  const [x, residual, weight] = [make([tokens, length], dtype), make([tokens, length], dtype), make([length], dtype)];
-  for (const norm of [rmsnorm, gemmaRmsnorm]) owned.push(norm(x, weight));
+/** Of tokens, or of their heads. */
+function callNorms(x: Tensor, dtype: ModelDType): void {
+  const [residual, weight] = [make(x.shape, dtype), make([x.shape[x.rank - 1]!], dtype)];
+  for (const norm of [rmsnorm, gemmaRmsnorm]) {
+    owned.push(norm(x, weight));
+    norm(x, weight, { out: x });
+  }
   fusedAddRmsnorm(x, residual, weight);
   gemmaFusedAddRmsnorm(x, residual, weight);
-  const quantised = make([tokens, length], 'float8_e4m3fn');
+  const quantised = make(x.shape, 'float8_e4m3fn');
   rmsnormQuant(quantised, x, weight, 0.5);
   fusedAddRmsnormQuant(quantised, x, residual, weight, 0.5);
-  callQuantisation(x);
 }
 
 /** Rows `[tokens, length]`. */
@@ -116,16 +125,20 @@ function callQuantisation(x: Tensor): void {
   }
 }
 
-function callAttention(attention: NonNullable<ModelShape['attention']>, dtype: ModelDType, tokens: number): void {
-  const { headDim, numQoHeads, numKvHeads, windows, softCap } = attention;
+function callAttention(model: ModelShape, dtype: ModelDType, tokens: number): void {
+  const { headDim, numQoHeads, numKvHeads, windows, softCap } = model.attention!;
   const q = make([tokens, numQoHeads, headDim], dtype);
   const [k, v] = [make([tokens, numKvHeads, headDim], dtype), make([tokens, numKvHeads, headDim], dtype)];
+  if (model.normLengths.includes(headDim)) for (const x of [q, k]) callNorms(x, dtype);
   callQuantisation(q.view(tokens, numQoHeads * headDim));
   owned.push(...quantizeFp8PerToken(k), ...quantizeFp8PerTensor(k, { scale: 0.5 }));
   const posIds = make([tokens], 'int32');
+  owned.push(...applyRopePosIds(q, k, posIds));
   applyRopePosIdsInplace(q, k, posIds);
   applyLlama31RopePosIdsInplace(q, k, posIds);
-  applyRopeWithCosSinCacheInplace(posIds, q, k, headDim, make([4096, headDim], 'float32'));
+  const cache = make([4096, headDim], 'float32');
+  owned.push(...applyRopeWithCosSinCache(posIds, q, k, headDim, cache));
+  applyRopeWithCosSinCacheInplace(posIds, q, k, headDim, cache);
   applyRopeInplace(q, k, make([2], 'int32'), make([1], 'int32'));
   const heads = { numQoHeads, numKvHeads, headDimQk: headDim, qDtype: dtype };
   const pages = Math.ceil(tokens / pageSize);
