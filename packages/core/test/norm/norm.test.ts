@@ -112,9 +112,13 @@ describeOnEachIsa('rmsnorm', () => {
     expectSameValues(x, values);
   });
 
-  it('takes heads in any order', () => {
-    const x = randomRows([4, 6, 64], 'float32', 1).tensor.transpose(0, 1);
-    const weight = weightOf([64], 'float32');
+  it.each([
+    [4, 6, 64],
+    [3, 2, 4096],
+    [3, 60, 2048],
+  ])('takes heads in any order: %i, %i of %i', (numHeads, numTokens, length) => {
+    const x = randomRows([numHeads, numTokens, length], 'bfloat16', 1).tensor.transpose(0, 1);
+    const weight = weightOf([length], 'bfloat16');
     expectNorm(rmsnorm(x, weight), held(x), weight, { eps: 1e-6 }, 'out');
   });
 
@@ -173,6 +177,28 @@ describeOnEachIsa('fusedAddRmsnorm', () => {
       expectPaddingKept(residual);
     });
   }
+});
+
+// More rows than multiprocessors are spread over threads in another way.
+describeOnEachIsa('many rows', () => {
+  it.each([
+    [150, 4096],
+    [150, 5000],
+    [150, 8192],
+    [60, 3, 8192],
+  ])('of %i, %i, %i', (...shape) => {
+    const c: Case = { shape, dtype: 'bfloat16', padding: 8, eps: undefined };
+    const [x, residual] = [input(c, 0), input(c, 1)];
+    const weight = weightOf(shape, 'bfloat16');
+    expectNorm(rmsnorm(x.tensor, weight), held(x.tensor), weight, { eps: 1e-6 }, 'rmsnorm');
+    const added = held(residual.tensor);
+    const sum = held(x.tensor).map((value, i) => value + added[i]!);
+    fusedAddRmsnorm(x.tensor, residual.tensor, weight);
+    expectRounded(held(residual.tensor), sum, 'bfloat16', { relative: 2 ** -23 }, 'residual');
+    expectNorm(x.tensor, sum, weight, { eps: 1e-6 }, 'x');
+    expectPaddingKept(x);
+    expectPaddingKept(residual);
+  });
 });
 
 describeOnEachIsa('layernorm', () => {

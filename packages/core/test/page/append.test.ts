@@ -201,6 +201,28 @@ describe('appendPagedKVCache', () => {
 });
 
 describe('appendPagedMlaKVCache', () => {
+  it('appends more tokens than run at once, of an odd number of accesses', () => {
+    const batch = drawBatch(
+      [
+        [3, 700],
+        [0, 401],
+      ],
+      16,
+      4,
+    );
+    const nnz = batch.positions.length;
+    const [ckv, kpe] = [randomRows([nnz, 512], 'bfloat16', 0).tensor, randomRows([nnz, 1], 'bfloat16', 1).tensor];
+    const ckvCache = randomRows([batch.numPages, 16, 512], 'bfloat16', 2).tensor;
+    const kpeCache = randomRows([batch.numPages, 16, 1], 'bfloat16', 3).tensor;
+    const expected = [
+      appended(held(ckvCache), held(ckv), 512, 16, batch),
+      appended(held(kpeCache), held(kpe), 1, 16, batch),
+    ];
+    appendPagedMlaKVCache(ckv, kpe, { ...given(batch, 'device'), ckvCache, kpeCache });
+    expectSameValues(ckvCache, expected[0]!);
+    expectSameValues(kpeCache, expected[1]!);
+  });
+
   const grid = gridCases({
     lengths: [some, one],
     pageSize: [1, 16, 64],

@@ -191,17 +191,25 @@ describeOnEachIsa('rope with a table', () => {
 describe('rope', () => {
   it.each(floats)('rotates many tokens of %s, where a thread takes several heads', (dtype) => {
     for (const [headDim, rotaryDim, heads, tokens] of [
-      [128, 128, [33, 8], 1024],
-      [65, 64, [5, 2], 1250],
+      [128, 128, [32, 8], 850], // four heads a thread, two with requests
+      [65, 64, [5, 1], 1420], // two
+      [65, 64, [5, 2], 1250], // one
     ] as const) {
       const { q, k } = makeQk({ tokens, heads, headDim, dtype, layout: 'fused' });
       const [qValues, kValues] = [held(q), held(k)];
+      const expectBoth = (found: readonly [Tensor, Tensor], positions: readonly number[], label: string): void => {
+        const angle = angleOf(positions, ropeFrequencies(rotaryDim, { ropeScale: 1, ropeTheta: 1e4 }));
+        const common = { headDim, rotaryDim, interleave: false };
+        expectRotated(found[0], qValues, { ...common, heads: heads[0] }, angle, `q ${label}`);
+        expectRotated(found[1], kValues, { ...common, heads: heads[1] }, angle, `k ${label}`);
+      };
+      const upTo = [0, tokens - 500, tokens];
+      const inRequests = Array.from({ length: tokens }, (_, i) => (i < upTo[1]! ? i + 7 : i - upTo[1]! + 9));
+      expectBoth(applyRope(q, k, indices(upTo), indices([7, 9]), { rotaryDim }), inRequests, 'of requests');
       const positions = Array.from({ length: tokens }, (_, i) => (i * 7919) % 100_003);
+      expectBoth(applyRopePosIds(q, k, indices(positions), { rotaryDim }), positions, 'of positions');
       applyRopePosIdsInplace(q, k, indices(positions), { rotaryDim });
-      const angle = angleOf(positions, ropeFrequencies(rotaryDim, { ropeScale: 1, ropeTheta: 1e4 }));
-      const common = { headDim, rotaryDim, interleave: false };
-      expectRotated(q, qValues, { ...common, heads: heads[0] }, angle, 'q');
-      expectRotated(k, kValues, { ...common, heads: heads[1] }, angle, 'k');
+      expectBoth([q, k], positions, 'in place');
     }
   });
 
