@@ -12,7 +12,14 @@ import { selectCases } from './cases/registry.ts';
 import { measureCeilings } from './ceilings.ts';
 import { TorchPeer } from './peers.ts';
 import { renderHtml, renderSvg } from './plot.ts';
-import { type CaseResult, describeMachine, describeVersions, type Report, reportSchema } from './report.ts';
+import {
+  type CaseResult,
+  describeCommand,
+  describeMachine,
+  describeVersions,
+  type Report,
+  reportSchema,
+} from './report.ts';
 import { runCase } from './runCases.ts';
 import { renderTable } from './table.ts';
 import { renderTuning } from './tuningTable.ts';
@@ -89,7 +96,7 @@ async function measure(cases: readonly BenchCase[], device: Device, cli: CliOpti
   return {
     schema: reportSchema,
     date: new Date().toISOString(),
-    command: `flashinfer-bench ${process.argv.slice(2).join(' ')}`,
+    command: describeCommand(process.argv.slice(2)),
     device,
     quick,
     versions: { ...describeVersions(), ...(peer && { peer: peer.description }) },

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The JSON report: what was measured, where and how, so that a figure can be checked and repeated.
 import { cpus, loadavg, platform, release, totalmem } from 'node:os';
+import { basename } from 'node:path';
 import { cuda, type Device, version } from '@flashinfer/core';
 import { deviceIndex, deviceProperties, native } from '@flashinfer/core/internal';
 import type { AnchorRow } from './anchors.ts';
@@ -43,6 +44,12 @@ export interface Machine {
   readonly driverVersion?: number;
   readonly clockMHz?: number;
   readonly memoryClockMHz?: number;
+}
+
+/** How the run was started, without the folders that its files went to: they say nothing elsewhere. */
+export function describeCommand(argv: readonly string[]): string {
+  const named = argv.map((word, i) => (['--json', '--plot'].includes(argv[i - 1] ?? '') ? basename(word) : word));
+  return `flashinfer-bench ${named.join(' ')}`;
 }
 
 export interface Report {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { expect, it } from 'vitest';
 import { renderHtml, renderSvg } from '../src/plot.ts';
-import { checkReport, type Report, toMeasurement } from '../src/report.ts';
+import { checkReport, describeCommand, type Report, toMeasurement } from '../src/report.ts';
 import { renderTable } from '../src/table.ts';
 import { summarize } from '../src/timing/statistics.ts';
 
@@ -35,6 +35,11 @@ function makeReport(): Report {
     ],
   };
 }
+
+it('names the files of a run without their folders', () => {
+  const argv = ['decode/*', '--json', '/some/where/a.json', '--quick', '--plot', 'b.svg'];
+  expect(describeCommand(argv)).toBe('flashinfer-bench decode/* --json a.json --quick --plot b.svg');
+});
 
 it('derives rates from the median', () => {
   const { gbPerSecond, tflops, medianUs } = makeReport().results[0]!.measurements[0]!;
