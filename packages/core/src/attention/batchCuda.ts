@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs a planned batch on a GPU.
 import { InvalidArgumentError } from '../errors.ts';
+import { divisionMultiplier } from '../jit/divisionMultiplier.ts';
 import { getKernel } from '../jit/kernel.ts';
 import { usesDependentLaunch } from '../runtime/dependentLaunch.ts';
 import { currentStream } from '../runtime/stream.ts';
@@ -9,7 +10,6 @@ import { dtypes } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { alibiSlopes } from './alibi.ts';
 import type { BatchCall, PlannedAttention, ReadKv } from './batchCall.ts';
-import { pageSizeMultiplier } from './batchKernel.ts';
 import { deviceLimits } from './deviceLimits.ts';
 import { hopperArgs, hopperCounters, hopperGrid } from './hopperBatch.ts';
 import type { KvView } from './pagedKvCache.ts';
@@ -59,7 +59,7 @@ export function runBatchOnCuda(caller: string, call: BatchCall, buffer: Tensor, 
     group_size: attention.numQoHeads / attention.numKvHeads,
     window_left: attention.windowLeft,
     page_size: attention.pageSize,
-    page_size_multiplier: attention.pageSize > 0 ? pageSizeMultiplier(attention.pageSize) : 0,
+    page_size_multiplier: attention.pageSize > 0 ? divisionMultiplier(attention.pageSize) : 0,
     first_merge_item: layout.items,
     num_merge_items: planned.numMergeItems,
     sm_scale: numbers.smScale,

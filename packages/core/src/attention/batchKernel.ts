@@ -61,11 +61,6 @@ export function batchParamsOf(variant: AttentionVariant | undefined): readonly P
   return variant === undefined ? batchParams : [...batchParams, ...variantFields(variant)];
 }
 
-/** ceil(2^32 / pageSize) as PagedKv divides with it; pageSize 1, whose multiplier would not fit, needs none. */
-export function pageSizeMultiplier(pageSize: number): number {
-  return pageSize === 1 ? 0 : Math.ceil(2 ** 32 / pageSize);
-}
-
 const header = 'flashinfer/attention/batch.cuh';
 
 /** Blocks a multiprocessor the registers of prefill are budgeted for. */

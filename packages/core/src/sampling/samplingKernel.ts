@@ -2,8 +2,9 @@
 // The kernels of include/flashinfer/sampling.cuh: how a row is dealt to the warps of a cluster, and their specs.
 import type { AotRequest } from '../jit/aotRequest.ts';
 import { parseTarget } from '../jit/arch.ts';
+import { namedSpec } from '../jit/namedSpec.ts';
 import type { KernelSpec, ParamField } from '../jit/spec.ts';
-import { type DType, dtypes } from '../tensor/dtype.ts';
+import { cppType, type DType, dtypes } from '../tensor/dtype.ts';
 
 export type SamplingKind = 'softmax' | 'sampleProbs' | 'sampleLogits' | 'renormProbs' | 'maskLogits';
 
@@ -134,8 +135,6 @@ const params: readonly ParamField[] = [
   { name: 'offset_per_row', type: 'i32' },
 ];
 
-const specs = new Map<string, KernelSpec>();
-
 /** The same object for the same arguments: kernels are looked up by it. `vec` is 4 or 1. */
 export function samplingSpec(kind: SamplingKind, dtype: DType, vec: number, shape: KernelShape): KernelSpec {
   const { short: kindShort, entry, input } = samplingKinds[kind];
@@ -148,20 +147,21 @@ export function samplingSpec(kind: SamplingKind, dtype: DType, vec: number, shap
 function specOf(stem: string, shape: KernelShape, fields: readonly ParamField[], entry: () => string): KernelSpec {
   const { threads, selects, keepsRow } = shape;
   const name = `${stem}${selects ? '' : `_plain_t${threads}`}${keepsRow ? '' : '_l2'}`;
-  let spec = specs.get(name);
-  if (spec === undefined) {
-    const header = 'flashinfer/sampling.cuh';
-    spec = { name, header, entry: `flashinfer::${entry()}`, params: fields, threads, minBlocksPerSm: 1024 / threads };
-    specs.set(name, spec);
-  }
-  return spec;
+  const header = 'flashinfer/sampling.cuh';
+  const minBlocksPerSm = 1024 / threads;
+  return namedSpec(name, () => ({
+    name,
+    header,
+    entry: `flashinfer::${entry()}`,
+    params: fields,
+    threads,
+    minBlocksPerSm,
+  }));
 }
 
 function configOf(dtype: DType, vec: number, shape: KernelShape, difference: boolean): string {
   const { threads, selects, keepsRow } = shape;
-  const { cpp } = dtypes[dtype];
-  const type = cpp === 'float' ? cpp : `flashinfer::${cpp}`;
-  return `flashinfer::RowConfig<${type}, ${vec}, ${keepsRow}, ${threads}, ${selects}, ${difference}>`;
+  return `flashinfer::RowConfig<${cppType(dtype)}, ${vec}, ${keepsRow}, ${threads}, ${selects}, ${difference}>`;
 }
 
 const chainParams: readonly ParamField[] = [
