@@ -11,7 +11,7 @@ import {
   type AttentionShape,
   attentionReference,
 } from '../reference/attention.ts';
-import { attentionTolerance, expectClose, expectLseClose } from '../reference/compare.ts';
+import { attentionTolerance, expectClose, expectLseClose, largestLogit } from '../reference/compare.ts';
 import { maskArray, normalArray, testSeed, uniformSource } from '../reference/random.ts';
 
 export type FloatDType = 'float16' | 'bfloat16' | 'float32';
@@ -151,7 +151,8 @@ export function expectMatches(
   c: AttentionCase,
 ): void {
   const ropePosition = c.options?.posEncodingMode === 'ROPE_LLAMA' ? Math.max(shape.kvLen, shape.qoLen) : 0;
-  const tolerance = attentionTolerance(c.dtype, { maxRopePosition: ropePosition });
+  const maxLogit = largestLogit(reference.lse);
+  const tolerance = attentionTolerance(c.dtype, { maxRopePosition: ropePosition, maxLogit });
   const label = `[seed ${testSeed}] ${caseLabel(c)}`;
   const { headDimVo = shape.headDimQk } = shape;
   const rowValues = shape.numQoHeads * headDimVo;

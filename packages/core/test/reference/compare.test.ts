@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, it } from 'vitest';
-import { attentionTolerance, difference, expectClose, expectLseClose } from './compare.ts';
+import { attentionTolerance, difference, expectClose, expectLseClose, largestLogit } from './compare.ts';
 
 const tolerance = { relative: 1e-3, rowRelative: 2e-3, lse: 1e-3 };
 
@@ -65,13 +65,19 @@ describe('expectLseClose', () => {
 });
 
 describe('attentionTolerance', () => {
-  it('is tighter for wider types and grows with rotated positions', () => {
+  it('is tighter for wider types and grows with rotated positions and with logits', () => {
     const f32 = attentionTolerance('float32');
     const f16 = attentionTolerance('float16');
     const bf16 = attentionTolerance('bfloat16');
     expect(f32.relative).toBeLessThan(f16.relative);
     expect(f16.relative).toBeLessThan(bf16.relative);
     expect(attentionTolerance('float32', { maxRopePosition: 1 << 14 }).relative).toBeCloseTo(1e-5 + 2 ** -10, 12);
+    expect(attentionTolerance('float32', { maxLogit: 256 }).rowRelative).toBeCloseTo(4e-5 + 2 ** -13, 12);
     expect(() => attentionTolerance('int8')).toThrow(/no entry for int8/);
+  });
+
+  it('takes the largest logit from lse values, those of empty rows aside', () => {
+    expect(largestLogit(Float64Array.of(-Infinity, -3, 2))).toBeCloseTo(3 * Math.LN2, 12);
+    expect(largestLogit(Float64Array.of(-Infinity))).toBe(0);
   });
 });

@@ -28,17 +28,24 @@ const tolerances: Partial<Record<DType, Tolerance>> = {
  * Tolerance of an attention output of this dtype. `maxRopePosition`: the largest position rotated in the kernel; an
  * angle kept in float32 is off by position * 2^-24, which turns q and k by as much. Kernels also round q and k again
  * after rotating them: a logit then errs by 0.8u (one sigma, base 2), and where few keys are visible so does the lse;
- * over thousands of rows four sigma occur.
+ * over thousands of rows four sigma occur. `maxLogit`: the largest |logit|, natural; a float32 logit is off by some
+ * 2^-24 of itself, and its weight by as much as the logit.
  */
-export function attentionTolerance(dtype: DType, { maxRopePosition = 0 } = {}): Tolerance {
+export function attentionTolerance(dtype: DType, { maxRopePosition = 0, maxLogit = 0 } = {}): Tolerance {
   const tolerance = tolerances[dtype];
   if (!tolerance) throw new Error(`attentionTolerance: no entry for ${dtype}`);
   const angleError = maxRopePosition * 2 ** -24;
+  const weightError = maxLogit * 2 ** -24;
   return {
-    relative: tolerance.relative + angleError,
-    rowRelative: tolerance.rowRelative + 4 * angleError,
+    relative: tolerance.relative + angleError + weightError,
+    rowRelative: tolerance.rowRelative + 4 * angleError + 8 * weightError,
     lse: (maxRopePosition > 0 ? 4 : 1) * tolerance.lse + angleError,
   };
+}
+
+/** The largest |logit| that a reference's base-2 log-sum-exp values speak of; 0 where rows see no key. */
+export function largestLogit(lse: Float64Array): number {
+  return lse.reduce((most, x) => (Number.isFinite(x) ? Math.max(most, Math.abs(x) * Math.LN2) : most), 0);
 }
 
 export interface Difference {
