@@ -32,6 +32,7 @@ const localMemoryLimit = new Map([
   // The loading warpgroup gives its registers away, and waits more than it works.
   ['batch_prefill_fa3_rows_bf16_hd128_causal_t128x128_s2', 160],
   ['batch_prefill_fa3_pages_f16_hd128_t128x128_s2', 160],
+  ['batch_prefill_fa3_pages_f16_hd64_causal_t128x128_s3', 96],
   ['batch_prefill_fa3_gather_f16_hd128_causal_cap_t128x128_s2', 320],
   ['batch_prefill_fa3_gather_f16_hd192x128_causal_t128x128_s2', 176],
   ['batch_prefill_fa3_rows_f16_hd256_causal_t128x64_s2', 160],

@@ -392,7 +392,7 @@ struct HopperWarpgroup {
   static constexpr int kKeys = C::KV_TILE;
   /** Weights that there are registers for while the product before still reads p. */
   static constexpr bool kTight = C::kWarpgroups == 3 || C::D_VO == 256 || C::kGathers || Variant::kTransformsLogits;
-  static constexpr int kEarly = kTight ? 0 : C::D_VO == 64 ? 32 : 16;
+  static constexpr int kEarly = kTight ? 0 : C::D_VO == 64 && kKeys > 64 ? 32 : 16;
   static constexpr float kLimit = 256.0f;
 
   const HopperShared<C>& shared;

@@ -66,6 +66,7 @@ export function attentionSpecs(): KernelSpec[] {
       'rows',
       false,
     ),
+    hopperSpec({ ...causal, headDim: 64 }, chooseHopperTile({ ...causal, headDim: 64 }, 1024), 'pages', true),
     hopperSpec({ ...causal, headDim: 256 }, chooseHopperTile({ ...causal, headDim: 256 }, 8192), 'rows', true),
     hopperSpec({ ...causal, headDim: 192 }, chooseHopperTile({ ...causal, headDim: 192 }, 8192), 'gather', true),
     hopperFp8Spec({ ...causal, ...e4m3, outDtype: 'float16' }, false),

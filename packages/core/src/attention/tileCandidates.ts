@@ -35,8 +35,6 @@ export function hopperCandidates(o: Pick<KernelOptions, 'headDim'>, sharedPerBlo
     kvTiles.flatMap((kvTile) => [2, 3].map((stages) => ({ warpgroups, kvTile, stages }))),
   );
   return tiles.filter((tile) => {
-    // Of values of 64 the kernel weighs 64 keys before the product is done: some must be left for later.
-    if (tile.kvTile <= 64 && headDimVoOf(o.headDim) === 64) return false;
     // Scores in float32, their weights in 16 bits, and the output.
     const arrays = tile.kvTile / 2 + tile.kvTile / 4 + headDimVoOf(o.headDim) / 2;
     return arrays + otherRegisters <= registers[tile.warpgroups] && hopperSharedBytes(o, tile) <= sharedPerBlock;
