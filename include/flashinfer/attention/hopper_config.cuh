@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+// The fa3 template's types and sizes: shared memory, rings and barriers of a block.
+#pragma once
+#include <flashinfer/named_barrier.cuh>
+#include <flashinfer/tma.cuh>
+
+namespace flashinfer {
+
+/** How keys and values come into shared memory. */
+enum class HopperKv {
+  /** Rows at equal distances: a box is a whole tile. */
+  kRows,
+  /** Pages of which tiles are whole numbers, or the other way round: a box is a page, or a tile's part of one. */
+  kPages,
+  /** Pages of any size: threads of the loading warpgroup copy rows one by one. */
+  kGather,
+};
+
+template <class T_, int D_QK_, int D_VO_, int KV_TILE_, int WARPGROUPS_, int STAGES_, class Variant_, class Visible_,
+          HopperKv KV_ = HopperKv::kRows, bool BATCH_ = true>
+struct HopperConfig {
+  using T = T_;
+  using KvT = T_;
+  using Variant = Variant_;
+  using Visible = Visible_;
+  static constexpr HopperKv KV = KV_;
+  /** Items and requests are read from a plan; else there is one request, which the parameters describe. */
+  static constexpr bool BATCH = BATCH_;
+  static constexpr int D_QK = D_QK_, D_VO = D_VO_, KV_TILE = KV_TILE_, STAGES = STAGES_;
+  /** Those that compute; one more loads. */
+  static constexpr int kWarpgroups = WARPGROUPS_;
+  static constexpr int kThreads = (kWarpgroups + 1) * 128;
+  static constexpr bool kGathers = KV == HopperKv::kGather;
+  /** kPages: warps that ask for the boxes of K, and as many for V. A warp asks for one box after the other, 60 cycles each. */
+  static constexpr int kBoxWarps = 2;
+  /** Arrivals, besides bytes, that complete a tile. */
+  static constexpr int kFullArrivals = kGathers ? 128 : KV == HopperKv::kPages ? kBoxWarps : 1;
+  static constexpr int kLoaderRegisters = kWarpgroups == 3 ? 32 : kGathers ? 40 : 24;
+  static constexpr int kRegisters = kWarpgroups == 3 ? 160 : kGathers ? 232 : 240;
+
+  /** Tiles are columns of 64 elements: rows of 128 bytes, as the swizzle wants them. */
+  static constexpr int kQBytes = 64 * D_QK * 2, kKBytes = KV_TILE * D_QK * 2, kVBytes = KV_TILE * D_VO * 2;
+  static constexpr int kK = kWarpgroups * kQBytes, kV = kK + STAGES * kKBytes, kBarriers = kV + STAGES * kVBytes;
+  static constexpr int kItems = kBarriers + (4 * STAGES + 2 * kWarpgroups) * 8;
+  /** Dynamic shared memory is aligned to 128 bytes only; the first tile moves up to the next 1024. */
+  static constexpr int kSharedBytes = (kItems + kWarpgroups * 32 + 16 + 1023) / 1024 * 1024 + 1024;
+  static_assert(kKBytes % 1024 == 0 && kVBytes % 1024 == 0, "every tile must start at a swizzle's first row");
+};
+
+/** Addresses of the barriers. */
+template <class C>
+struct HopperShared {
+  uint32_t base;
+  __device__ __forceinline__ uint32_t q(int wg) const { return base + wg * C::kQBytes; }
+  __device__ __forceinline__ uint32_t k(int stage) const { return base + C::kK + stage * C::kKBytes; }
+  __device__ __forceinline__ uint32_t v(int stage) const { return base + C::kV + stage * C::kVBytes; }
+  __device__ __forceinline__ uint32_t barrier(int i) const { return base + C::kBarriers + i * 8; }
+  __device__ __forceinline__ uint32_t k_full(int stage) const { return barrier(stage); }
+  __device__ __forceinline__ uint32_t k_empty(int stage) const { return barrier(C::STAGES + stage); }
+  __device__ __forceinline__ uint32_t v_full(int stage) const { return barrier(2 * C::STAGES + stage); }
+  __device__ __forceinline__ uint32_t v_empty(int stage) const { return barrier(3 * C::STAGES + stage); }
+  __device__ __forceinline__ uint32_t q_full(int wg) const { return barrier(4 * C::STAGES + wg); }
+  __device__ __forceinline__ uint32_t q_empty(int wg) const { return barrier(4 * C::STAGES + C::kWarpgroups + wg); }
+};
+
+/** Position in a ring: which buffer, and the parity of its phase. */
+template <int STAGES>
+struct RingPosition {
+  int stage = 0, parity = 0;
+  __device__ __forceinline__ void advance() {
+    if (++stage == STAGES) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+/** A warpgroup's own barrier, and the one that says it is its turn at the tensor cores. */
+__device__ __forceinline__ int own_barrier(int wg) { return 1 + wg; }
+__device__ __forceinline__ int turn_barrier(int wg) { return 4 + wg; }
+constexpr int kLoaderBarrier = 7;
+
+}  // namespace flashinfer

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+// The fa3 template's loading warpgroup.
+#pragma once
+#include <flashinfer/attention/hopper_item.cuh>
+
+namespace flashinfer {
+
+/** The loading warpgroup. kRows: one thread does all of it; kPages: warps of K and warps of V; kGather: all threads copy. */
+template <class C, class Params>
+struct HopperLoader {
+  using T = typename C::T;
+  static constexpr int kThreads = C::KV == HopperKv::kRows ? 1 : 128;
+
+  const Params& batch;
+  const HopperShared<C>& shared;
+  const int thread, boxes;
+  int kv_start, head, kv_len;
+
+  __device__ __forceinline__ HopperLoader(const Params& params, const HopperShared<C>& places)
+      : batch(params), shared(places), thread(threadIdx.x), boxes(boxes_of(params)) {}
+
+  /** kPages: boxes of a tile. */
+  static __device__ __forceinline__ int boxes_of(const Params& params) {
+    if constexpr (C::KV == HopperKv::kPages) return C::KV_TILE / min(params.page_size, C::KV_TILE);
+    else return 1;
+  }
+
+  __device__ __forceinline__ int box_warp() const { return (thread >> 5) % C::kBoxWarps; }
+  __device__ __forceinline__ bool loads_k() const { return C::KV != HopperKv::kPages || thread < C::kBoxWarps * 32; }
+  __device__ __forceinline__ bool loads_v() const { return C::KV != HopperKv::kPages || thread >= C::kBoxWarps * 32; }
+
+  /** A tile of K or of V into `dst`; `full` completes when it is there. */
+  template <bool IS_K, int D>
+  __device__ __forceinline__ void load(uint32_t dst, uint32_t full, int tile) {
+    const void* map = IS_K ? static_cast<const void*>(&batch.k_map) : static_cast<const void*>(&batch.v_map);
+    if constexpr (C::KV == HopperKv::kRows) {
+      mbarrier_arrive_expect(full, C::KV_TILE * D * 2);
+#pragma unroll
+      for (int c = 0; c < D / 64; ++c) {
+        tma_load_3d(dst + c * C::KV_TILE * 128, map, full, c * 64, kv_start + tile * C::KV_TILE, head);
+      }
+    } else if constexpr (C::KV == HopperKv::kPages) {
+      load_pages<D>(map, dst, full, tile);
+    } else {
+      gather<IS_K, D>(dst, tile);
+      mbarrier_arrive_after_copies(full);
+    }
+  }
+
+  /** Keys that the page table is asked about by this thread, `step` apart: those of its boxes, or of its rows. */
+  static constexpr int kFound = C::KV == HopperKv::kRows ? 0 : C::KV == HopperKv::kPages ? 1 : C::KV_TILE / 16;
+  int found[kFound == 0 ? 1 : kFound];
+
+  /** Starts looking up a tile's pages, long before they are needed: K and V of a tile lie in the same ones. */
+  __device__ __forceinline__ void find_pages(int tile) {
+#pragma unroll
+    for (int i = 0; i < kFound; ++i) {
+      const int offset = C::kGathers ? (thread >> 3) + i * 16 : box() * min(batch.page_size, C::KV_TILE);
+      int slot;
+      const int entry = PagedKv::page_of(batch, min(tile * C::KV_TILE + offset, kv_len - 1), slot);
+      found[i] = __ldg(static_cast<const int32_t*>(batch.kv_indices) + kv_start + entry);
+    }
+  }
+
+  /** kPages: this lane's box of its warp's tiles; neighbours in a tile belong to different warps. */
+  __device__ __forceinline__ int box() const { return (thread & 31) * C::kBoxWarps + box_warp(); }
+
+  /** A lane a box; boxes past the last key are left as they are. */
+  template <int D>
+  __device__ __forceinline__ void load_pages(const void* map, uint32_t dst, uint32_t full, int tile) {
+    const int rows = min(batch.page_size, C::KV_TILE), first_key = tile * C::KV_TILE, left = kv_len - first_key;
+    const int used = left >= C::KV_TILE ? boxes : ceil_div(left, rows);
+    if ((thread & 31) == 0) {
+      mbarrier_arrive_expect(full, ceil_div(used - box_warp(), C::kBoxWarps) * rows * D * 2);
+    }
+    __syncwarp();
+    if (box() >= used) return;
+    int slot;
+    PagedKv::page_of(batch, first_key + box() * rows, slot);
+#pragma unroll
+    for (int c = 0; c < D / 64; ++c) {
+      tma_load_4d(dst + (c * C::KV_TILE + box() * rows) * 128, map, full, c * 64, slot, head, found[0]);
+    }
+  }
+
+  /** Eight neighbours copy 128 bytes of a row; rows past the last key become zeros. */
+  template <bool IS_K, int D>
+  __device__ __forceinline__ void gather(uint32_t dst, int tile) {
+    const int chunk = thread & 7, first_row = thread >> 3;
+    const int64_t stride_page = IS_K ? batch.k_stride_page : batch.v_stride_page;
+    const int64_t stride_n = IS_K ? batch.k_stride_n : batch.v_stride_n;
+    const T* base = static_cast<const T*>(IS_K ? batch.k : batch.v) +
+                    head * (IS_K ? batch.k_stride_h : batch.v_stride_h) + chunk * 8;
+    // Rows 16 apart have the same place in the swizzle.
+    const uint32_t at = dst + first_row * 128 + ((chunk ^ (first_row & 7)) << 4);
+#pragma unroll
+    for (int i = 0; i < kFound; ++i) {
+      const int key = tile * C::KV_TILE + first_row + i * 16;
+      int slot;
+      PagedKv::page_of(batch, min(key, kv_len - 1), slot);
+      const T* src = base + found[i] * stride_page + slot * stride_n;
+#pragma unroll
+      for (int c = 0; c < D / 64; ++c) {
+        cp_async_16(at + (c * C::KV_TILE + i * 16) * 128, src + c * 64, key < kv_len);
+      }
+    }
+  }
+
+  /**
+   * The item and its queries for every warpgroup; request -1 says that there is nothing more. By one thread: others could
+   * come so late that an item without keys, which waits for none of them, has already been given back.
+   */
+  __device__ __forceinline__ void hand_over(const HopperItem& item, HopperItem* items, int parity) {
+    if (kThreads > 1 && thread != 0) return;
+    const int tokens = batch.warpgroup_rows / batch.group_size;
+    const uint32_t bytes = batch.warpgroup_rows * C::D_QK * 2;
+    for (int wg = 0; wg < C::kWarpgroups; ++wg) {
+      mbarrier_wait(shared.q_empty(wg), parity);
+      items[wg] = item;
+      if (item.request < 0) {
+        mbarrier_arrive(shared.q_full(wg));
+        continue;
+      }
+      mbarrier_arrive_expect(shared.q_full(wg), bytes);
+      const int token = item.qo_begin + (item.tile * C::kWarpgroups + wg) * tokens;
+#pragma unroll
+      for (int c = 0; c < C::D_QK / 64; ++c) {
+        tma_load_3d(shared.q(wg) + c * 64 * 128, &batch.q_map, shared.q_full(wg), c * 64, item.head * batch.group_size,
+                    token);
+      }
+    }
+  }
+
+  __device__ __forceinline__ void run(HopperItem* items, int* places) {
+    if (thread >= kThreads) return;
+    unsigned* counters = static_cast<unsigned*>(batch.counters);
+    const int num_items = hopper_num_items<C>(batch);
+    RingPosition<C::STAGES> ring;
+    HopperItem item = hopper_item<C>(batch, num_items, blockIdx.x, kv_start);
+    for (int q_parity = 1;; q_parity ^= 1) {
+      // Taken early: its latency passes while this item's tiles are loaded.
+      unsigned taken = 0;
+      if (thread == 0) taken = atomicAdd(counters, 1u);
+      head = item.head;
+      kv_len = item.kv_len;
+      if (item.request < 0 || item.first == item.end) hand_over(item, items, q_parity);
+      if (item.request < 0) break;
+      if constexpr (kFound > 0) {
+        if (item.first < item.end) find_pages(item.end - 1);
+      }
+      for (int tile = item.end - 1; tile >= item.first; --tile) {
+        if (loads_k()) {
+          mbarrier_wait(shared.k_empty(ring.stage), ring.parity ^ 1);
+          load<true, C::D_QK>(shared.k(ring.stage), shared.k_full(ring.stage), tile);
+          if (tile == item.end - 1) hand_over(item, items, q_parity);
+        }
+        if (loads_v()) {
+          mbarrier_wait(shared.v_empty(ring.stage), ring.parity ^ 1);
+          load<false, C::D_VO>(shared.v(ring.stage), shared.v_full(ring.stage), tile);
+        }
+        if constexpr (kFound > 0) {
+          if (tile > item.first) find_pages(tile - 1);
+        }
+        ring.advance();
+      }
+      int place = static_cast<int>(taken) + gridDim.x;
+      if constexpr (kThreads > 1) place = broadcast(place, places);
+      item = hopper_item<C>(batch, num_items, place, kv_start);
+    }
+    // The last block to finish leaves both counters at zero for the next launch, once all blocks' places were taken.
+    __threadfence();
+    if (thread == 0 && atomicAdd(counters + 1, 1u) == gridDim.x - 1) counters[0] = counters[1] = 0;
+  }
+
+  /** Thread 0's value in all loading threads. */
+  __device__ __forceinline__ int broadcast(int value, int* places) {
+    if (thread == 0) *places = value;
+    named_barrier_sync<kThreads>(kLoaderBarrier);
+    value = *places;
+    named_barrier_sync<kThreads>(kLoaderBarrier);
+    return value;
+  }
+};
+
+}  // namespace flashinfer

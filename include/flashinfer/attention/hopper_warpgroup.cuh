@@ -1,0 +1,379 @@
+// SPDX-License-Identifier: Apache-2.0
+// A warpgroup of the fa3 template that computes: scores, softmax, output.
+#pragma once
+#include <flashinfer/attention/hopper_item.cuh>
+#include <flashinfer/wgmma.cuh>
+
+namespace flashinfer {
+
+/** Four neighbours hold a row of a 4x4 matrix each; afterwards a column each. */
+__device__ __forceinline__ void transpose_quad(uint32_t (&x)[4], int t) {
+#pragma unroll
+  for (int bit = 1; bit <= 2; bit <<= 1) {
+    const bool upper = t & bit;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (i & bit) continue;
+      const uint32_t given = upper ? x[i] : x[i | bit];
+      const uint32_t taken = __shfl_xor_sync(0xffffffffu, given, bit);
+      if (upper) x[i] = taken;
+      else x[i | bit] = taken;
+    }
+  }
+}
+
+/**
+ * Has a and b computed before what follows in memory. The compiler moves arithmetic behind a wait for products, however much
+ * of it there is to do meanwhile, but not a store that depends on it; this one, of a NaN that no operation gives, is never
+ * done.
+ */
+__device__ __forceinline__ void finish_before(float a, float b, uint32_t address) {
+  asm volatile(
+      "{\n.reg .pred never;\nsetp.eq.u32 never, %0, 0x7fc12345;\nsetp.eq.and.u32 never, %1, 0x7fc12345, never;\n"
+      "@never st.shared.u32 [%2], %0;\n}\n" ::"r"(__float_as_uint(a)),
+      "r"(__float_as_uint(b)), "r"(address)
+      : "memory");
+}
+
+/** A warpgroup that computes. */
+template <class C, class Params>
+struct HopperWarpgroup {
+  using T = typename C::T;
+  using Variant = typename C::Variant;
+  using Visible = typename C::Visible;
+  static constexpr int kKeys = C::KV_TILE;
+  /** Weights that there are registers for while the product before still reads p. */
+  static constexpr bool kTight = C::kWarpgroups == 3 || C::D_VO == 256 || C::kGathers || Variant::kTransformsLogits;
+  static constexpr int kEarly = kTight ? 0 : C::D_VO == 64 && kKeys > 64 ? 32 : 16;
+  static constexpr float kLimit = 256.0f;
+
+  const HopperShared<C>& shared;
+  const int wg, warp, lane;
+  BatchRequest<Params> params;
+  PackedRow rows[2];
+  float o[C::D_VO / 2], s[kKeys / 2];
+  uint32_t p[kKeys / 4];
+  /** What a row's scaled logits are held against, the sums of its weights, those of the tile at hand, and what they may be. */
+  float held[2], l[2], sum[2], limit[2];
+  /** Rows past the last one are no business of a custom variant. */
+  bool guards = false;
+
+  __device__ __forceinline__ HopperWarpgroup(const HopperShared<C>& places, int index)
+      : shared(places), wg(index), warp((threadIdx.x >> 5) & 3), lane(threadIdx.x & 31) {}
+
+  /** s = Q Kᵀ, begun. */
+  __device__ __forceinline__ void begin_scores(int stage) {
+    const uint64_t q = wgmma_descriptor(shared.q(wg), 16), k = wgmma_descriptor(shared.k(stage), 16);
+    wgmma_pin(s);
+    wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < C::D_QK / 16; ++i) {
+      const int column = i / 4, inner = i % 4 * 32;
+      Wgmma<T, kKeys>::shared_a(s, q + ((column * 64 * 128 + inner) >> 4), k + ((column * kKeys * 128 + inner) >> 4),
+                                i > 0);
+    }
+    wgmma_commit();
+  }
+
+  /** o += P V, begun. */
+  __device__ __forceinline__ void begin_output(int stage) {
+    const uint64_t v = wgmma_descriptor(shared.v(stage), kKeys * 128);
+    wgmma_pin(o);
+    wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < kKeys / 16; ++i) {
+      const uint32_t a[4] = {p[4 * i], p[4 * i + 1], p[4 * i + 2], p[4 * i + 3]};
+      Wgmma<T, C::D_VO>::registers_a(o, a, v + ((i * 16 * 128) >> 4));
+    }
+    wgmma_commit();
+  }
+
+  /** Tiles that threads copied were written like ordinary stores: wgmma reads them in another way. */
+  __device__ __forceinline__ void wait_tile(uint32_t barrier, int parity) {
+    mbarrier_wait(barrier, parity);
+    if constexpr (C::kGathers) fence_async_proxy();
+  }
+
+  /** One thread speaks for its warp, after all of it is done. */
+  __device__ __forceinline__ void release(uint32_t barrier) {
+    __syncwarp();
+    if (lane == 0) mbarrier_arrive(barrier);
+  }
+
+  /** Rows past the last key belong to somebody else, and a weight of zero does not silence a NaN there. */
+  __device__ __forceinline__ void clear_values(int stage, int valid) {
+    if (C::kGathers || __builtin_expect(valid >= kKeys, 1)) return;
+    const int thread = threadIdx.x & 127;
+    for (int index = thread; index < (kKeys - valid) * (C::D_VO / 8); index += 128) {
+      const int row = valid + index / (C::D_VO / 8), chunk = index % (C::D_VO / 8);
+      const uint32_t at = shared.v(stage) + (chunk >> 3) * kKeys * 128 + row * 128 + ((chunk & 7) ^ (row & 7)) * 16;
+      asm volatile("st.shared.v4.b32 [%0], {%1, %1, %1, %1};\n" ::"r"(at), "r"(0) : "memory");
+    }
+    fence_async_proxy();
+    named_barrier_sync<128>(own_barrier(wg));
+  }
+
+  __device__ __forceinline__ void finish_logits(int tile, bool masks) {
+#pragma unroll
+    for (int j = 0; j < kKeys / 8; ++j) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const PackedRow& row = rows[e >> 1];
+        const LogitPosition at{row.qo_idx, tile * kKeys + j * 8 + (lane & 3) * 2 + (e & 1), row.qo_head,
+                               row.qo_head / static_cast<int>(params.group_size)};
+        finish_logit<Variant, Visible>(params, s[4 * j + e], at, params.kv_len, masks);
+      }
+    }
+  }
+
+  /**
+   * COUNT weights from BEGIN on: s becomes what a logit, scaled, is above what its row is held against, weights 2^s, and
+   * sums theirs.
+   */
+  template <int BEGIN, int COUNT>
+  __device__ __forceinline__ void weigh(float (&weights)[COUNT], float scale) {
+    float against[2] = {held[0], held[1]};
+#pragma unroll
+    for (int i = 0; i < COUNT; ++i) {
+      weights[i] = s[BEGIN + i];
+      if constexpr (Variant::kUsesSoftmax) {
+        const int r = (i >> 1) & 1;
+        // The compiler would put all multiplications first, and leave nothing to do while exponentials take turns.
+        if (i >= 8 && i % 8 < 4 && i % 2 == 0) against[r] = after(weights[i - 8], held[r]);
+        s[BEGIN + i] = fmaf(s[BEGIN + i], scale, -against[r]);
+        weights[i] = exp2_approx(s[BEGIN + i]);
+        sum[r] += weights[i];
+      }
+    }
+  }
+
+  /** x, once a weight is known: its sign, which is nothing, is added. */
+  static __device__ __forceinline__ float after(float weight, float x) {
+    return __uint_as_float(__float_as_uint(x) + (__float_as_uint(weight) >> 31));
+  }
+
+  template <int BEGIN, int COUNT>
+  __device__ __forceinline__ void pack(const float (&weights)[COUNT]) {
+#pragma unroll
+    for (int i = 0; i < COUNT / 2; ++i) p[BEGIN / 2 + i] = pack2<T>(weights[2 * i], weights[2 * i + 1]);
+  }
+
+  /** p of an item's first tile. */
+  __device__ __forceinline__ void soften_first(float scale) {
+    if constexpr (Variant::kUsesSoftmax) {
+#pragma unroll
+      for (int i = 0; i < kKeys / 2; ++i) s[i] *= scale;
+      float factor[2];
+      catch_up(factor);
+    } else {
+      pack<0>(s);
+    }
+  }
+
+  /** p of a later tile, once the product that reads p is done; as many weights as there are registers for come before. */
+  template <class Wait>
+  __device__ __forceinline__ void soften(float scale, Wait wait_for_output) {
+    float early[kEarly > 0 ? kEarly : 1], late[kKeys / 2 - kEarly];
+    sum[0] = sum[1] = 0.0f;
+    if constexpr (kEarly > 0) {
+      weigh<0>(early, scale);
+      finish_before(sum[0], sum[1], shared.base);
+    }
+    wait_for_output();
+    if constexpr (kEarly > 0) pack<0>(early);
+    weigh<kEarly>(late, scale);
+    pack<kEarly>(late);
+  }
+
+  /**
+   * Adds a tile's sums. Looking for the greatest logit would take as long as half of the exponentials, and it seldom rises
+   * by much after a row's first tile: rows stay held against that one, and weights of up to kLimit are kept, which all
+   * types hold. Where sums say that one may be greater, s is still there to begin again with.
+   */
+  __device__ __forceinline__ void account() {
+    if constexpr (!Variant::kUsesSoftmax) return;
+    // Written so that NaN does not fit. The same in all threads of a warp, as products need it.
+    if (__builtin_expect(!__all_sync(0xffffffffu, sum[0] <= limit[0] && sum[1] <= limit[1]), 0)) {
+      float factor[2];
+      catch_up(factor);
+      rescale(factor);
+      l[0] *= factor[0];
+      l[1] *= factor[1];
+    }
+    l[0] += sum[0];
+    l[1] += sum[1];
+  }
+
+  /** Holds rows against the greatest logit so far, and weighs a tile anew; all before it is to be multiplied with factor. */
+  __device__ __forceinline__ void catch_up(float (&factor)[2]) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float chains[4];
+#pragma unroll
+      for (int j = 0; j < kKeys / 8; ++j) {
+        const float top = max_nan(s[4 * j + 2 * r], s[4 * j + 2 * r + 1]);
+        chains[j & 3] = j < 4 ? top : max_nan(chains[j & 3], top);
+      }
+      float top = max_nan(max_nan(chains[0], chains[1]), max_nan(chains[2], chains[3]));
+      top = max_nan(top, __shfl_xor_sync(0xffffffffu, top, 1));
+      top = max_nan(top, __shfl_xor_sync(0xffffffffu, top, 2));
+      const float before = greatest(r), now = max_nan(before, held[r] + top);
+      const bool none = now == negative_infinity();
+      factor[r] = none ? 1.0f : exp2_approx(before - now);
+      const float step = none ? 0.0f : now - held[r];
+#pragma unroll
+      for (int j = 0; j < kKeys / 8; ++j) {
+#pragma unroll
+        for (int e = 0; e < 2; ++e) s[4 * j + 2 * r + e] -= step;
+      }
+      held[r] = none ? 0.0f : now;
+      limit[r] = none ? -1.0f : kLimit;
+      sum[r] = 0.0f;
+    }
+#pragma unroll
+    for (int i = 0; i < kKeys / 2; i += 2) {
+      const float low = exp2_approx(s[i]), high = exp2_approx(s[i + 1]);
+      sum[(i >> 1) & 1] += low + high;
+      p[i / 2] = pack2<T>(low, high);
+    }
+  }
+
+  /** The greatest logit of a row as of when it was last looked for, scaled; -inf where it saw none. */
+  __device__ __forceinline__ float greatest(int r) const { return limit[r] < 0.0f ? negative_infinity() : held[r]; }
+
+  __device__ __forceinline__ void rescale(const float (&factor)[2]) {
+#pragma unroll
+    for (int j = 0; j < C::D_VO / 8; ++j) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) o[4 * j + e] *= factor[e >> 1];
+    }
+  }
+
+  __device__ __forceinline__ bool masks_tile(int tile, int first_row, int last_row) const {
+    const int end = (tile + 1) * kKeys;
+    return guards || end > params.kv_len || !Visible::all_visible(params, first_row, last_row, tile * kKeys, end);
+  }
+
+  /** All tiles of an item. */
+  __device__ __forceinline__ void attend(const HopperItem& item, int first_row, int last_row, float scale,
+                                         RingPosition<C::STAGES>& ring) {
+    wait_tile(shared.k_full(ring.stage), ring.parity);
+    begin_scores(ring.stage);
+    wgmma_wait<0>();
+    wgmma_pin(s);
+    release(shared.k_empty(ring.stage));
+    if (item.first + 1 == item.end) release(shared.q_empty(wg));
+    if (Variant::kTransformsLogits || masks_tile(item.end - 1, first_row, last_row)) finish_logits(item.end - 1, true);
+    soften_first(scale);
+    for (int tile = item.end - 2; tile >= item.first; --tile) {
+      // Most tiles have nothing special, and a loop of their own without jumps.
+      const bool values_end = params.kv_len < (tile + 2) * kKeys;
+      const bool masks = masks_tile(tile, first_row, last_row);
+      if (tile > item.first && !values_end && !masks) step<false>(item, tile, false, scale, ring);
+      else step<true>(item, tile, masks, scale, ring);
+    }
+    account();
+    wait_tile(shared.v_full(ring.stage), ring.parity);
+    clear_values(ring.stage, params.kv_len - item.first * kKeys);
+    begin_output(ring.stage);
+    wgmma_wait<0>();
+    wgmma_pin(o);
+    release(shared.v_empty(ring.stage));
+    ring.advance();
+  }
+
+  /** Scores and weights of `tile` under the output of the one after it. EDGE: the item's first or last, or partly masked. */
+  template <bool EDGE>
+  __device__ __forceinline__ void step(const HopperItem& item, int tile, bool masks, float scale,
+                                       RingPosition<C::STAGES>& ring) {
+    RingPosition<C::STAGES> next = ring;
+    next.advance();
+    wait_tile(shared.k_full(next.stage), next.parity);
+    named_barrier_sync<256>(turn_barrier(wg));
+    account();
+    begin_scores(next.stage);
+    wait_tile(shared.v_full(ring.stage), ring.parity);
+    if constexpr (EDGE) clear_values(ring.stage, params.kv_len - (tile + 1) * kKeys);
+    begin_output(ring.stage);
+    named_barrier_arrive<256>(turn_barrier(wg + 1 == C::kWarpgroups ? 0 : wg + 1));
+    wgmma_wait<1>();
+    wgmma_pin(s);
+    release(shared.k_empty(next.stage));
+    if (EDGE && tile == item.first) release(shared.q_empty(wg));
+    if (Variant::kTransformsLogits || (EDGE && masks)) finish_logits(tile, EDGE && masks);
+    soften(scale, [&] {
+      wgmma_wait<0>();
+      wgmma_pin(o);
+      release(shared.v_empty(ring.stage));
+    });
+    ring = next;
+  }
+
+  /** Rows leave in 16-byte pieces: the four threads of a row exchange what they hold of four pieces. */
+  __device__ __forceinline__ void store(int num_rows) {
+    const int head = rows[0].qo_head / static_cast<int>(params.group_size), t = lane & 3;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      l[r] += __shfl_xor_sync(0xffffffffu, l[r], 1);
+      l[r] += __shfl_xor_sync(0xffffffffu, l[r], 2);
+      float lse = row_lse(greatest(r), l[r], 1.0f);
+      const float share = join_sink<Variant>(params, rows[r].qo_head, lse);
+      const float factor = normalizer<Variant>(l[r]) * share * params.v_scale;
+      const bool exists = warp * 16 + r * 8 + (lane >> 2) < num_rows;
+      T* out = static_cast<T*>(params.o) + output_offset(params, rows[r]) + t * 8;
+#pragma unroll
+      for (int j = 0; j < C::D_VO / 8; j += 4) {
+        uint32_t piece[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          float low = o[4 * (j + i) + 2 * r] * factor, high = o[4 * (j + i) + 2 * r + 1] * factor;
+          if constexpr (Variant::kTransformsOutput) {
+            if (exists) {
+              const int dim = (j + i) * 8 + t * 2;
+              low = Variant::transform_output(params, low, {rows[r].qo_idx, rows[r].qo_head, head, dim}, lse);
+              high = Variant::transform_output(params, high, {rows[r].qo_idx, rows[r].qo_head, head, dim + 1}, lse);
+            }
+          }
+          piece[i] = pack2<T>(low, high);
+        }
+        transpose_quad(piece, t);
+        if (exists) {
+          *reinterpret_cast<uint4*>(out + j * 8) = make_uint4(piece[0], piece[1], piece[2], piece[3]);
+        }
+      }
+      if (t == 0 && exists) store_lse(params, rows[r], lse);
+    }
+  }
+
+  __device__ __forceinline__ void run(const Params& batch, const HopperItem* items) {
+    RingPosition<C::STAGES> ring;
+    if (wg + 1 == C::kWarpgroups) named_barrier_arrive<256>(turn_barrier(0));
+    for (int q_parity = 0;; q_parity ^= 1) {
+      mbarrier_wait(shared.q_full(wg), q_parity);
+      const HopperItem item = items[wg];
+      if (item.request < 0) return;
+      params = hopper_request<C>(batch, item);
+      const int first_packed = (item.tile * C::kWarpgroups + wg) * batch.warpgroup_rows;
+      const int num_rows = min(batch.warpgroup_rows, item.qo_len * batch.group_size - first_packed);
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        rows[r] = PackedRow::at(params, first_packed + warp * 16 + r * 8 + (lane >> 2), item.head);
+        held[r] = l[r] = sum[r] = 0.0f;
+        limit[r] = -1.0f;
+      }
+#pragma unroll
+      for (int i = 0; i < C::D_VO / 2; ++i) o[i] = 0.0f;
+      if constexpr (Variant::kGuardsLogits) guards = num_rows < 64;
+      const float scale = Variant::kTransformsLogits ? kLog2e : params.sm_scale * kLog2e;
+      const int last_packed = first_packed + max(num_rows, 1) - 1;
+      if (item.first < item.end) {
+        attend(item, first_packed / params.group_size, last_packed / params.group_size, scale, ring);
+      } else {
+        release(shared.q_empty(wg));
+      }
+      store(num_rows);
+    }
+  }
+};
+
+}  // namespace flashinfer
