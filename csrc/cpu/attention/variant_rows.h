@@ -13,6 +13,7 @@ FLASHINFER_INLINE VariantRow VariantRowOf(const AttentionParams& params, int32_t
                                   static_cast<int>(params.kvLen),
                                   params.numQoHeads,
                                   params.numKvHeads,
+                                  static_cast<int>(params.windowLeft),
                                   params.smScale};
   return {request, static_cast<int>(packedRow / params.groupSize),
           kvHead * params.groupSize + static_cast<int>(packedRow % params.groupSize), kvHead, params.variantFields};

@@ -74,7 +74,8 @@ struct BatchRequest : RequestParams {
 
 template <class Batch>
 __device__ __forceinline__ VariantRequest variant_request(const BatchRequest<Batch>& r) {
-  return {r.batch_idx, r.qo_len, r.kv_len, r.num_qo_heads, r.num_qo_heads / r.group_size, r.sm_scale};
+  const int num_kv_heads = r.num_qo_heads / r.group_size;
+  return {r.batch_idx, r.qo_len, r.kv_len, r.num_qo_heads, num_kv_heads, r.window_left, r.sm_scale};
 }
 
 template <class Batch>

@@ -51,8 +51,8 @@ struct DefaultVariant : VariantDefaults {
 /** What a kernel's own params say of its request. */
 template <class Params>
 __device__ __forceinline__ VariantRequest variant_request(const Params& params) {
-  return {
-      0, params.qo_len, params.kv_len, params.num_qo_heads, params.num_qo_heads / params.group_size, params.sm_scale};
+  const int num_kv_heads = params.num_qo_heads / params.group_size;
+  return {0, params.qo_len, params.kv_len, params.num_qo_heads, num_kv_heads, params.window_left, params.sm_scale};
 }
 
 /** Where the fields of a variant are: a single request's own params. Batches overload both (batch.cuh). */

@@ -11,9 +11,9 @@
 
 namespace flashinfer {
 
-/** The request a hook is called for; a single request is number 0. */
+/** The request a hook is called for; a single request is number 0, and without a window window_left is -1. */
 struct VariantRequest {
-  int batch_idx, qo_len, kv_len, num_qo_heads, num_kv_heads;
+  int batch_idx, qo_len, kv_len, num_qo_heads, num_kv_heads, window_left;
   float sm_scale;
 };
 

@@ -7,7 +7,7 @@
 namespace flashinfer {
 
 /** Raised when anything below changes; the addon refuses a library of another number. */
-constexpr uint32_t kVariantAbi = 1;
+constexpr uint32_t kVariantAbi = 2;
 
 /** One query row of one head. `fields` is the struct of the variant's params. */
 struct VariantRow {

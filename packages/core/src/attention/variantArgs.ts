@@ -8,7 +8,10 @@ import { Tensor } from '../tensor/tensor.ts';
 import type { AttentionVariant, VariantParamType } from './variant.ts';
 import { variantField } from './variantSource.ts';
 
-/** Values of a variant's params, by name: a number, bigint or boolean for a scalar, a tensor for `dtype[]`. */
+/**
+ * Values of a variant's params, by name: a number, bigint or boolean for a scalar, a tensor for `dtype[]`. Tensors named
+ * `maybe…`, as in FlashInfer, may be left out.
+ */
 export type VariantParams = Readonly<Record<string, number | bigint | boolean | Tensor>>;
 
 export type VariantArgs = Readonly<Record<string, number | bigint>>;
@@ -49,6 +52,7 @@ function readValue(
 ): number | bigint {
   const label = `variantParams.${name}`;
   if (value === undefined) {
+    if (isOptional(name, type)) return 0;
     throw wrong(check, `${label} is missing; expected a value of type ${type} for variant ${variant.name}`);
   }
   if (type.endsWith('[]')) {
@@ -62,6 +66,11 @@ function readValue(
   if (fitsNumber(type, value)) return value as number | bigint;
   const shown = value instanceof Tensor ? 'a tensor' : `${String(value)} (${typeof value})`;
   throw wrong(check, `${label} is ${shown}; expected ${expectedValue[type as keyof typeof expectedValue]}`);
+}
+
+/** What a variant can do without: it sees a null pointer. */
+function isOptional(name: string, type: VariantParamType): boolean {
+  return type.endsWith('[]') && name.startsWith('maybe');
 }
 
 const expectedValue = {

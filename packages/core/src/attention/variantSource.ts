@@ -109,6 +109,7 @@ function structHooks({ name, params, useSoftmax }: AttentionVariant, decl: strin
     ['float', 'sm_scale', 'request.sm_scale'],
     ['uint32_t', 'num_qo_heads', 'request.num_qo_heads'],
     ['uint32_t', 'num_kv_heads', 'request.num_kv_heads'],
+    ['int32_t', 'window_left', 'request.window_left'],
   ];
   const fields = [
     ...Object.entries(params).map(([param, type]) => [cppType(type), param, fieldValue(param, type)] as const),

@@ -55,6 +55,33 @@ const offsetsOf = ({ qoLens, kvLens, numQoHeads }: VariantCase): Int32Array => {
   return offsets;
 };
 
+/** As FlashInfer's own structs are written: tensors that may be absent, and a window of the params. */
+const maybeStruct = defined({
+  name: 'MaybeBiased',
+  params: { maybe_bias: 'float32[]' },
+  decl: `
+struct MaybeBiased : AttentionVariantBase {
+  const float* bias;
+  uint32_t window_left, qo_len, kv_len;
+  float scale, sm_scale_log2;
+
+  template <typename Params>
+  __device__ __host__ MaybeBiased(const Params& params, uint32_t batch_idx, uint8_t* smem_ptr) {
+    bias = params.maybe_bias;
+    qo_len = params.get_qo_len(batch_idx);
+    kv_len = params.get_kv_len(batch_idx);
+    window_left = (params.window_left >= 0) ? params.window_left : kv_len;
+    scale = params.sm_scale;
+    sm_scale_log2 = math::log2e;
+  }
+
+  REGISTER_LOGITS_TRANSFORM(params, logits, batch_idx, qo_idx, kv_idx, qo_head_idx, kv_head_idx,
+                            { return logits * scale + (bias == nullptr ? 0.0f : bias[qo_head_idx]) * kv_idx; })
+  REGISTER_LOGITS_MASK(params, batch_idx, qo_idx, kv_idx, qo_head_idx, kv_head_idx,
+                       { return kv_idx + qo_len + window_left >= kv_len + qo_idx; })
+};`,
+});
+
 const examples: readonly Example[] = [
   {
     name: 'FlashSigmoid',
@@ -193,6 +220,18 @@ struct Everything : AttentionVariantBase {
           mask: ({ kvIdx }) => ((keep[Math.floor(kvIdx / 8) % 4]! >> (kvIdx % 8)) & 1) === 1,
           output: (o) => o * 0.25 * numQoHeads,
         },
+      };
+    },
+  },
+  { name: 'a struct without its optional tensor', variant: maybeStruct, make: () => ({ reference: {} }) },
+  {
+    name: 'a struct with its optional tensor',
+    variant: maybeStruct,
+    make: ({ numQoHeads }) => {
+      const bias = Float32Array.from({ length: numQoHeads }, (_, head) => 0.001 * head);
+      return {
+        params: { maybe_bias: flashinfer.tensor(bias, { device: testDevice }) },
+        reference: { logits: (x, { kvIdx, qoHeadIdx }) => x + 0.001 * qoHeadIdx * kvIdx },
       };
     },
   },
