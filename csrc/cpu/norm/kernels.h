@@ -86,20 +86,20 @@ void NormRowsOf(const NormParams& p, int64_t begin, int64_t end) {
   }
 }
 
-/** out is x's type or fp8; weights of LayerNorm are float32, those of RMSNorm are x's type. */
+/** Weights of LayerNorm, which adds no residual, are float32, those of RMSNorm are x's type. */
+template <class T, class Out>
+void NormRowsTo(const NormParams& p, int64_t begin, int64_t end) {
+  if (p.layer) return NormRowsOf<true, false, T, float, Out>(p, begin, end);
+  if (p.residual != nullptr) return NormRowsOf<false, true, T, T, Out>(p, begin, end);
+  NormRowsOf<false, false, T, T, Out>(p, begin, end);
+}
+
+/** out is x's type or fp8. */
 template <class T>
 void NormRowsOfType(const NormParams& p, int64_t begin, int64_t end) {
-  const bool add = p.residual != nullptr;
-  if (p.layer) return NormRowsOf<true, false, T, float, T>(p, begin, end);
-  if (p.outDtype == DType::kFloat8E4M3) {
-    return add ? NormRowsOf<false, true, T, T, fp8_e4m3_t>(p, begin, end)
-               : NormRowsOf<false, false, T, T, fp8_e4m3_t>(p, begin, end);
-  }
-  if (p.outDtype == DType::kFloat8E5M2) {
-    return add ? NormRowsOf<false, true, T, T, fp8_e5m2_t>(p, begin, end)
-               : NormRowsOf<false, false, T, T, fp8_e5m2_t>(p, begin, end);
-  }
-  return add ? NormRowsOf<false, true, T, T, T>(p, begin, end) : NormRowsOf<false, false, T, T, T>(p, begin, end);
+  if (p.outDtype == DType::kFloat8E4M3) return NormRowsTo<T, fp8_e4m3_t>(p, begin, end);
+  if (p.outDtype == DType::kFloat8E5M2) return NormRowsTo<T, fp8_e5m2_t>(p, begin, end);
+  NormRowsTo<T, T>(p, begin, end);
 }
 
 inline void NormRows(const NormParams& p, int64_t begin, int64_t end) {

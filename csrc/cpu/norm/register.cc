@@ -33,7 +33,7 @@ void Norm(CpuState& state, JsValue object) {
   const float* scale = args.Pointer<const float>("scale");
   p.rcpScale = 1.0f / (scale != nullptr ? *scale : args.Float("scaleValue"));
   const bool quantizes = p.outDtype == DType::kFloat8E4M3 || p.outDtype == DType::kFloat8E5M2;
-  const bool known = p.dtype <= DType::kFloat32 && (p.outDtype == p.dtype || (quantizes && !p.layer)) &&
+  const bool known = p.dtype <= DType::kFloat32 && (p.outDtype == p.dtype || quantizes) &&
                      p.weightDtype == (p.layer ? DType::kFloat32 : p.dtype) && p.length > 0 && p.heads > 0;
   if (!known) throw NativeError("INTERNAL", "cpu.norm: arguments that the kernels cannot take; please report");
   RunNorm(p);

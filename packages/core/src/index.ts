@@ -57,7 +57,7 @@ export type { KernelSpec, ParamField, ParamType } from './jit/spec.ts';
 export { type KernelPlan, type WarmupOptions, type WarmupProgress, warmup } from './jit/warmup.ts';
 export type { NormOptions } from './norm/checkNorm.ts';
 export { fusedAddRmsnorm, fusedAddRmsnormQuant, gemmaFusedAddRmsnorm } from './norm/fusedAddRmsnorm.ts';
-export { type LayernormOptions, layernorm } from './norm/layernorm.ts';
+export { type LayernormOptions, layernorm, layernormQuant } from './norm/layernorm.ts';
 export { gemmaRmsnorm, type RmsnormOptions, rmsnorm, rmsnormQuant } from './norm/rmsnorm.ts';
 export { type AppendPagedKVCacheOptions, appendPagedKVCache } from './page/appendPagedKVCache.ts';
 export { type AppendPagedMlaKVCacheOptions, appendPagedMlaKVCache } from './page/appendPagedMlaKVCache.ts';

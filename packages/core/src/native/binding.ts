@@ -337,7 +337,7 @@ export interface CpuMergeArgs {
 
 /**
  * RMSNorm (`layer` false) or LayerNorm of `[tokens, heads, length]`; strides of tokens and heads in elements, rows
- * contiguous. out's dtype is x's, or fp8 for RMSNorm.
+ * contiguous. out's dtype is x's, or fp8.
  */
 export interface CpuNormArgs {
   layer: boolean;

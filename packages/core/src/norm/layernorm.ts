@@ -3,7 +3,15 @@ import { checkOutput } from '../check/overlap.ts';
 import { logCall } from '../logging.ts';
 import { empty } from '../tensor/create.ts';
 import type { Tensor } from '../tensor/tensor.ts';
-import { checkLike, checkRows, checkVector, defaultEps } from './checkNorm.ts';
+import {
+  checkLike,
+  checkQuantizedOut,
+  checkRows,
+  checkScale,
+  checkVector,
+  defaultEps,
+  type NormOptions,
+} from './checkNorm.ts';
 import type { RmsnormOptions } from './rmsnorm.ts';
 import { runNorm } from './runNorm.ts';
 
@@ -11,6 +19,7 @@ import { runNorm } from './runNorm.ts';
 export type LayernormOptions = RmsnormOptions;
 
 const optionNames: readonly (keyof LayernormOptions)[] = ['eps', 'out', 'enablePdl'];
+const quantOptionNames: readonly (keyof NormOptions)[] = ['eps', 'enablePdl'];
 
 /**
  * Layer normalisation of each row: out[i] = (x[i] - mean(x)) / sqrt(var(x) + eps) · gamma[i] + beta[i], with the
@@ -53,6 +62,59 @@ export function layernorm(x: Tensor, gamma: Tensor, beta: Tensor, options: Layer
     bias: beta,
     out,
     scale: 1,
+    eps,
+    weightOffset: 0,
+    enablePdl,
+  });
+  return out;
+}
+
+/**
+ * As {@link layernorm}, quantised: out = fp8(layernorm(x, gamma, beta) / scale), saturated to the largest finite value of
+ * out's dtype; NaN stays NaN.
+ * @param out where to write, shape as x, float8_e4m3fn | float8_e5m2, may be strided
+ * @param x as of `layernorm`
+ * @param gamma `[hiddenSize]` or `[headDim]`, float32
+ * @param beta as gamma
+ * @param scale a number above 0, or a float32 tensor with one element on x's device, read when the kernel runs
+ * @param options `eps`, default 1e-6; `enablePdl`
+ * @returns `out`
+ * @throws {InvalidArgumentError} on a wrong shape, dtype, device, stride, scale or option
+ * @see FlashInfer `layernorm_quant`
+ * @example
+ * ```ts
+ * import { empty, layernormQuant, ones, randn, zeros } from '@flashinfer/core';
+ *
+ * const x = randn([8, 4096], { dtype: 'bfloat16' });
+ * const out = empty([8, 4096], { dtype: 'float8_e4m3fn' });
+ * layernormQuant(out, x, ones([4096]), zeros([4096]), 0.02);
+ * ```
+ */
+export function layernormQuant(
+  out: Tensor,
+  x: Tensor,
+  gamma: Tensor,
+  beta: Tensor,
+  scale: Tensor | number,
+  options: NormOptions = {},
+): Tensor {
+  const name = 'layernormQuant';
+  const check = checkRows(name, x, options, quantOptionNames);
+  checkQuantizedOut(check, out, x);
+  checkVector(check, 'gamma', gamma, 'float32');
+  checkVector(check, 'beta', beta, 'float32');
+  checkScale(check, scale);
+  checkOutput(name, out, 'x', x);
+  logCall(name, { out, x, gamma, beta, scale, options });
+  const { eps = defaultEps, enablePdl } = options;
+  runNorm({
+    kind: 'layer',
+    x,
+    residual: undefined,
+    weight: gamma,
+    bias: beta,
+    out,
+    scale,
     eps,
     weightOffset: 0,
     enablePdl,

@@ -133,6 +133,7 @@ export function normSpecs(): KernelSpec[] {
     spec({ ...bf16, outDtype: 'float8_e4m3fn' }, 4096, 8, 8192),
     spec({ ...plain('float16'), add: true, outDtype: 'float8_e5m2' }, 3584, 8, 8192),
     spec({ ...bf16, kind: 'layer', weightDtype: 'float32' }, 4096, 8, 8192),
+    spec({ ...bf16, kind: 'layer', weightDtype: 'float32', outDtype: 'float8_e4m3fn' }, 4096, 8, 8192),
   ];
 }
 

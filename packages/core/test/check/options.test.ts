@@ -50,6 +50,8 @@ const calls: Record<string, Call> = {
   gemmaRmsnorm: (o) => api.gemmaRmsnorm(x, vector, o),
   getBatchIndicesPositions: (o) => api.getBatchIndicesPositions(ids, ids.slice(0, 0, 1), 2, o),
   layernorm: (o) => api.layernorm(x.to('bfloat16'), vector, vector, o),
+  layernormQuant: (o) =>
+    api.layernormQuant(zeros([2, 8], { dtype: 'float8_e4m3fn', device: 'cpu' }), x, vector, vector, 1, o),
   mergeState: (o) => api.mergeState(heads, lse, heads, lse, o),
   mergeStateInPlace: (o) => api.mergeStateInPlace(heads, lse, heads.contiguous(), lse, o),
   mergeStates: (o) => api.mergeStates(heads.view(1, 2, 4, 64), lse.view(1, 2, 4), o),

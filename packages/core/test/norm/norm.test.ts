@@ -7,6 +7,7 @@ import {
   gemmaFusedAddRmsnorm,
   gemmaRmsnorm,
   layernorm,
+  layernormQuant,
   rmsnorm,
   rmsnormQuant,
   setNumThreads,
@@ -272,6 +273,59 @@ describeOnEachIsa('norms to fp8', () => {
       expectPaddingKept(out);
     });
   }
+
+  const layerGrid = gridCases({
+    shape: [
+      [3, 4096],
+      [19, 111],
+      [5, 7, 64],
+      [2, 32767],
+    ],
+    dtype: floats,
+    outDtype: ['float8_e4m3fn', 'float8_e5m2'] as const,
+    padding: [0, 1, 8],
+    scale: [0.01, 1, 10],
+    scaleIsTensor: [false, true],
+    eps: [undefined, 0.5],
+  });
+  for (const c of layerGrid) {
+    const { shape, dtype, outDtype, padding, scale, scaleIsTensor, eps } = c;
+    it(`layernormQuant ${JSON.stringify(c)}`, () => {
+      const { tensor: x } = randomRows(shape, dtype, 0, { padding, scale: 3 });
+      const [gamma, beta] = [weightOf(shape, 'float32', 2), weightOf(shape, 'float32', 3)];
+      const out = poisonedRows(shape, outDtype, padding);
+      const given = scaleIsTensor ? tensor([scale], { dtype: 'float32', device: testDevice }) : scale;
+      const values = held(x);
+      expect(layernormQuant(out.tensor, x, gamma, beta, given, { eps })).toBe(out.tensor);
+      const max = outDtype === 'float8_e4m3fn' ? 448 : 57344;
+      const options = { eps: eps ?? 1e-6, centered: true, bias: held(beta) };
+      const reference = normReference(values, held(gamma), options).map((value) =>
+        Math.max(-max, Math.min(max, value / scale)),
+      );
+      // As of layernorm's float32 values, which the scale divides.
+      expectRounded(held(out.tensor), reference, outDtype, { absolute: () => 2e-5 / scale });
+      expectSameValues(x, values);
+      expectPaddingKept(out);
+    });
+  }
+
+  it('saturates layernorm, keeps NaN in its row, and does nothing for no rows', () => {
+    const x = tensor([1, -1, 1, Number.NaN, 2, 2], { shape: [3, 2], dtype: 'float32', device: testDevice });
+    const [gamma, beta] = [
+      [1, 1],
+      [0, -1],
+    ].map((values) => tensor(values, { dtype: 'float32', device: testDevice }));
+    for (const [dtype, max] of [
+      ['float8_e4m3fn', 448],
+      ['float8_e5m2', 57344],
+    ] as const) {
+      const out = zeros([3, 2], { dtype, device: testDevice });
+      layernormQuant(out, x, gamma!, beta!, 1e-9);
+      expect([...held(out)]).toEqual([max, -max, Number.NaN, Number.NaN, 0, -max]);
+      const none = out.slice(0, 0, 0);
+      expect(layernormQuant(none, x.slice(0, 0, 0), gamma!, beta!, 1)).toBe(none);
+    }
+  });
 
   it('saturates, and keeps NaN', () => {
     const x = tensor([1, -1, 1, Number.NaN], { shape: [2, 2], dtype: 'float32', device: testDevice });

@@ -7,6 +7,7 @@ import {
   gemmaFusedAddRmsnorm,
   gemmaRmsnorm,
   layernorm,
+  layernormQuant,
   rmsnorm,
   rmsnormQuant,
   type Tensor,
@@ -52,6 +53,11 @@ const calls: Record<string, { call: Call; weightDtype: DType; takesOut: boolean 
     weightDtype: 'float16',
     takesOut: false,
   },
+  layernormQuant: {
+    call: (a) => layernormQuant(a.out, a.x, a.weight, a.beta, a.scale, a.options),
+    weightDtype: 'float32',
+    takesOut: false,
+  },
   fusedAddRmsnormQuant: {
     call: (a) => fusedAddRmsnormQuant(a.out, a.x, a.residual, a.weight, a.scale, a.options),
     weightDtype: 'float16',
@@ -86,7 +92,8 @@ describe.each(Object.entries(calls))('%s refuses', (name, { call, weightDtype, t
     expectThrows(() => call({ ...argumentsOf(weightDtype), ...change }), code, `${name}: `, ...words);
   const fused = name.startsWith('fused') || name.startsWith('gemmaFused');
   const quantizes = name.endsWith('Quant');
-  const weightName = name === 'layernorm' ? 'gamma' : 'weight';
+  const layer = name.startsWith('layernorm');
+  const weightName = layer ? 'gamma' : 'weight';
 
   it('a wrong rank', () => {
     const words = ['x has rank', 'expected rank 2, [numTokens, length], or 3, [numTokens, numHeads, length]', 'view()'];
@@ -110,8 +117,7 @@ describe.each(Object.entries(calls))('%s refuses', (name, { call, weightDtype, t
       refuses({ residual: make([2, 64]) }, 'ERR_FLASHINFER_INVALID_SHAPE', 'residual has numTokens=2', 'numTokens=3');
     if (quantizes)
       refuses({ out: make([3, 32], 'float8_e4m3fn') }, 'ERR_FLASHINFER_INVALID_SHAPE', 'out has length=32');
-    if (name === 'layernorm')
-      refuses({ beta: make([32], 'float32') }, 'ERR_FLASHINFER_INVALID_SHAPE', 'beta has length=32');
+    if (layer) refuses({ beta: make([32], 'float32') }, 'ERR_FLASHINFER_INVALID_SHAPE', 'beta has length=32');
   });
 
   it('wrong dtypes', () => {
@@ -142,7 +148,7 @@ describe.each(Object.entries(calls))('%s refuses', (name, { call, weightDtype, t
         'out has dtype float16',
         'float8_e4m3fn or float8_e5m2',
       );
-    if (name === 'layernorm')
+    if (layer)
       refuses({ beta: make([64], 'float16') }, 'ERR_FLASHINFER_INVALID_DTYPE', 'beta has dtype float16', 'float32');
   });
 
