@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 // Gated activations, bound by bandwidth; one token shows the latency of a launch.
-import { empty, randn, siluAndMul } from '@flashinfer/core';
+import { empty, geluAndMul, geluTanhAndMul, randn, siluAndMul } from '@flashinfer/core';
 import type { DeviceCase } from './benchCase.ts';
 
 /** Hidden size of Llama 3 8B's feed-forward layers. */
 const length = 14336;
 
-function siluCase(tokens: number): DeviceCase {
+const activations = { silu: siluAndMul, gelu: geluAndMul, gelu_tanh: geluTanhAndMul } as const;
+
+function activationCase(name: keyof typeof activations, tokens: number): DeviceCase {
+  const activation = activations[name];
   return {
     kind: 'device',
-    name: `activation/silu_and_mul_${tokens}x${length}_bf16`,
+    name: `activation/${name}_and_mul_${tokens}x${length}_bf16`,
     params: { tokens, length, dtype: 'bfloat16' },
     devices: ['cpu', 'cuda'],
-    anchor: `silu_and_mul_${tokens}x${length}`,
+    ...(name === 'silu' && { anchor: `silu_and_mul_${tokens}x${length}` }),
     bytes: tokens * length * 3 * 2,
     flops: 0,
     setup({ device }, rotations) {
@@ -23,7 +26,7 @@ function siluCase(tokens: number): DeviceCase {
       return {
         run(rotation) {
           const { x, out } = sets[rotation]!;
-          siluAndMul(x, { out });
+          activation(x, { out });
         },
         dispose() {
           for (const { x, out } of sets) {
@@ -36,4 +39,6 @@ function siluCase(tokens: number): DeviceCase {
   };
 }
 
-export const activationCases: DeviceCase[] = [1, 64, 1024, 8192].map(siluCase);
+export const activationCases: DeviceCase[] = [1, 64, 1024, 8192].flatMap((tokens) =>
+  (['silu', 'gelu', 'gelu_tanh'] as const).map((name) => activationCase(name, tokens)),
+);

@@ -12,7 +12,14 @@ export interface BatchParams {
   readonly headDimVo?: number;
   /** 0: ragged keys and values. */
   readonly pageSize: number;
+  /** Of keys and values; default bfloat16, which queries and outputs always have. */
+  readonly kvDtype?: KvDtype;
 }
+
+export type KvDtype = 'bfloat16' | 'float8_e4m3fn';
+
+/** What the name of a case says of its keys and values. */
+export const kvSuffix = (kvDtype: KvDtype | undefined): string => (kvDtype === 'float8_e4m3fn' ? '_kv_e4m3' : '');
 
 export function indptr(counts: readonly number[]): Int32Array {
   const result = new Int32Array(counts.length + 1);
@@ -41,14 +48,15 @@ export function pageTable({ kvLens, pageSize }: BatchParams) {
   return { pagedKvIndptr, pagedKvIndices, pagedKvLastPageLen, pageSize };
 }
 
-export function planShape({ numQoHeads, numKvHeads, headDim, headDimVo = headDim }: BatchParams) {
-  return { numQoHeads, numKvHeads, headDimQk: headDim, headDimVo, qDtype: 'bfloat16' } as const;
+export function planShape({ numQoHeads, numKvHeads, headDim, headDimVo = headDim, kvDtype = 'bfloat16' }: BatchParams) {
+  return { numQoHeads, numKvHeads, headDimQk: headDim, headDimVo, qDtype: 'bfloat16', kvDtype } as const;
 }
 
-/** q and out once, k and v once, in bfloat16. */
+/** q and out once, k and v once. */
 export function keyValueBytes(params: BatchParams): number {
-  const { qoLens, kvLens, numQoHeads, numKvHeads, headDim, headDimVo = headDim } = params;
-  return 2 * (headDim + headDimVo) * (sum(qoLens) * numQoHeads + sum(kvLens) * numKvHeads);
+  const { qoLens, kvLens, numQoHeads, numKvHeads, headDim, headDimVo = headDim, kvDtype } = params;
+  const kvBytes = kvDtype === 'float8_e4m3fn' ? 1 : 2;
+  return (headDim + headDimVo) * (2 * sum(qoLens) * numQoHeads + kvBytes * sum(kvLens) * numKvHeads);
 }
 
 /** 2 Lq Lkv H (Dqk + Dvo) a request, half of it where a square causal mask hides half. */
@@ -68,16 +76,22 @@ export interface BatchBuffers {
 
 export function batchBuffers(device: Device, rotations: number, params: BatchParams): BatchBuffers[] {
   const { qoLens, kvLens, numQoHeads, numKvHeads, headDim, headDimVo = headDim, pageSize } = params;
-  const draw = (shape: number[], seed: number): Tensor => randn(shape, { dtype: 'bfloat16', device, seed });
+  const { kvDtype = 'bfloat16' } = params;
+  const draw = (shape: number[], seed: number, dtype: KvDtype = 'bfloat16'): Tensor =>
+    randn(shape, { dtype, device, seed });
   const rows = [sum(qoLens), numQoHeads];
   return Array.from({ length: rotations }, (_, n): BatchBuffers => {
     const shared = { q: draw([...rows, headDim], 4 * n), out: draw([...rows, headDimVo], 4 * n + 1) };
     if (pageSize === 0) {
       const keys = [sum(kvLens), numKvHeads];
-      return { ...shared, k: draw([...keys, headDim], 4 * n + 2), v: draw([...keys, headDimVo], 4 * n + 3) };
+      return {
+        ...shared,
+        k: draw([...keys, headDim], 4 * n + 2, kvDtype),
+        v: draw([...keys, headDimVo], 4 * n + 3, kvDtype),
+      };
     }
     const numPages = sum(kvLens.map((length) => Math.ceil(length / pageSize)));
-    return { ...shared, cache: draw([numPages, 2, pageSize, numKvHeads, headDim], 4 * n + 2) };
+    return { ...shared, cache: draw([numPages, 2, pageSize, numKvHeads, headDim], 4 * n + 2, kvDtype) };
   });
 }
 

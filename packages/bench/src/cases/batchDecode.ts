@@ -1,15 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 // Batched decode over a paged KV-cache: one query token a request.
 import { BatchDecodeWithPagedKVCacheWrapper } from '@flashinfer/core';
-import { type BatchParams, batchBuffers, disposeBatch, keyValueBytes, pageTable, planShape } from './batchCase.ts';
-import type { DeviceCase } from './benchCase.ts';
+import {
+  type BatchParams,
+  batchBuffers,
+  disposeBatch,
+  keyValueBytes,
+  kvSuffix,
+  pageTable,
+  planShape,
+} from './batchCase.ts';
+import type { DeviceCase, DeviceKind } from './benchCase.ts';
 import { pickWrapper } from './pickWrapper.ts';
 
-type Shape = Pick<BatchParams, 'numQoHeads' | 'numKvHeads'> & { readonly headDim?: number };
-const pageSize = 16;
+type Shape = Pick<BatchParams, 'numQoHeads' | 'numKvHeads' | 'kvDtype'> & {
+  readonly headDim?: number;
+  readonly pageSize?: number;
+};
 
 function paramsOf(kvLens: readonly number[], shape: Shape): BatchParams {
-  return { headDim: 128, ...shape, qoLens: kvLens.map(() => 1), kvLens, pageSize };
+  return { headDim: 128, pageSize: 16, ...shape, qoLens: kvLens.map(() => 1), kvLens };
 }
 
 export function plannedDecode(device: string, kvLens: readonly number[], shape: Shape, graph: boolean) {
@@ -21,13 +31,27 @@ export function plannedDecode(device: string, kvLens: readonly number[], shape: 
   return wrapper;
 }
 
-export function decodeCase(name: string, kvLens: readonly number[], shape: Shape, anchor?: string): DeviceCase {
+export function decodeCase(
+  name: string,
+  kvLens: readonly number[],
+  shape: Shape,
+  anchor?: string,
+  device: DeviceKind = 'cuda',
+): DeviceCase {
   const params = paramsOf(kvLens, shape);
-  const { numQoHeads, numKvHeads, headDim } = params;
+  const { numQoHeads, numKvHeads, headDim, pageSize, kvDtype } = params;
   return {
-    name: `batch_decode/${name}_h${numQoHeads}k${numKvHeads}_d${headDim}_bf16_ps${pageSize}`,
-    params: { numQoHeads, numKvHeads, headDim, pageSize, batchSize: kvLens.length, dtype: 'bfloat16' },
-    devices: ['cuda'],
+    name: `batch_decode/${name}_h${numQoHeads}k${numKvHeads}_d${headDim}_bf16${kvSuffix(kvDtype)}_ps${pageSize}`,
+    params: {
+      numQoHeads,
+      numKvHeads,
+      headDim,
+      pageSize,
+      batchSize: kvLens.length,
+      dtype: 'bfloat16',
+      ...(kvDtype && { kvDtype }),
+    },
+    devices: [device],
     ...(anchor !== undefined && { anchor }),
     kind: 'device',
     bytes: keyValueBytes(params),
@@ -74,16 +98,35 @@ function zipfLengths(batchSize: number, total: number): number[] {
   return weights.map((_, i) => Math.max(1, Math.round((weights[(i * 37) % batchSize]! / sum) * total)));
 }
 
+function uniformCase(batchSize: number, kvLen: number, shape: Shape, anchor?: string, device?: DeviceKind): DeviceCase {
+  const kvLens = new Array<number>(batchSize).fill(kvLen);
+  return decodeCase(`b${batchSize}_kv${kvLen}`, kvLens, shape, anchor, device);
+}
+
+const grouped = heads[0]!;
+const fp8: Shape = { ...grouped, kvDtype: 'float8_e4m3fn' };
+
 export const batchDecodeCases: DeviceCase[] = [
   ...heads.flatMap((shape) =>
     uniformShapes.map(([batchSize, kvLen]) =>
-      decodeCase(
-        `b${batchSize}_kv${kvLen}`,
-        Array.from({ length: batchSize }, () => kvLen),
+      uniformCase(
+        batchSize,
+        kvLen,
         shape,
         `decode_B${batchSize}_L${kvLen}_H${shape.numQoHeads}k${shape.numKvHeads}_D128_ps16`,
       ),
     ),
   ),
-  decodeCase('b128_zipf262144', zipfLengths(128, 262_144), heads[0]!, 'decode_B128_L2048_H32k8_D128_ps16'),
+  decodeCase('b128_zipf262144', zipfLengths(128, 262_144), grouped, 'decode_B128_L2048_H32k8_D128_ps16'),
+  ...uniformShapes.map(([batchSize, kvLen]) => uniformCase(batchSize, kvLen, fp8)),
+  ...(
+    [
+      [1, 65536],
+      [64, 4096],
+    ] as const
+  ).flatMap(([batchSize, kvLen]) =>
+    [1, 5, 64].map((pageSize) => uniformCase(batchSize, kvLen, { ...grouped, pageSize })),
+  ),
+  uniformCase(64, 4096, { ...fp8, pageSize: 1 }),
+  ...[grouped, { ...grouped, pageSize: 1 }, fp8].map((shape) => uniformCase(4, 4096, shape, undefined, 'cpu')),
 ];

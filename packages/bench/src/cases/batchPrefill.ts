@@ -7,11 +7,13 @@ import {
   batchFlops,
   disposeBatch,
   indptr,
+  type KvDtype,
   keyValueBytes,
+  kvSuffix,
   pageTable,
   planShape,
 } from './batchCase.ts';
-import type { DeviceCase, PeerRequest } from './benchCase.ts';
+import type { DeviceCase, DeviceKind, PeerRequest } from './benchCase.ts';
 import { pickWrapper } from './pickWrapper.ts';
 
 export interface PrefillShape {
@@ -25,9 +27,11 @@ export interface PrefillShape {
   readonly pageSize?: number;
   /** Default: what the library takes. */
   readonly backend?: 'fa2' | 'fa3';
+  /** Default: bfloat16. */
+  readonly kvDtype?: KvDtype;
 }
 
-export function prefillCase(shape: PrefillShape): DeviceCase {
+export function prefillCase(shape: PrefillShape, device: DeviceKind = 'cuda'): DeviceCase {
   const { batchSize, length, numQoHeads, numKvHeads, headDim, headDimVo = headDim, causal, pageSize = 0 } = shape;
   const params = paramsOf(shape);
   const heads = numQoHeads === numKvHeads ? `H${numQoHeads}` : `H${numQoHeads}k${numKvHeads}`;
@@ -36,16 +40,18 @@ export function prefillCase(shape: PrefillShape): DeviceCase {
   const family = pageSize > 0 ? 'paged_prefill' : 'prefill';
   const template = shape.backend === undefined ? '' : `_${shape.backend}`;
   const dims = headDimVo === headDim ? `${headDim}` : `${headDim}x${headDimVo}`;
+  const dtypes = `bf16${kvSuffix(shape.kvDtype)}`;
+  const plain = headDimVo === headDim && shape.kvDtype === undefined && device === 'cuda';
   return {
-    name: `batch_${family}${template}/b${batchSize}_l${length}_h${numQoHeads}k${numKvHeads}_d${dims}_bf16${pages}_${mask}`,
+    name: `batch_${family}${template}/b${batchSize}_l${length}_h${numQoHeads}k${numKvHeads}_d${dims}_${dtypes}${pages}_${mask}`,
     params: { ...shape, dtype: 'bfloat16' },
-    devices: ['cuda'],
-    // No peer was measured with 192 and 128.
-    ...(headDimVo === headDim && {
+    devices: [device],
+    // No peer was measured with 192 and 128, with keys of float8, or on a cpu.
+    ...(plain && {
       anchor: `${family}_B${batchSize}_L${length}_${heads}_D${headDim}${pages}_${mask}`,
     }),
-    // PyTorch's attention takes neither pages nor these different head dimensions.
-    ...(pageSize === 0 && headDimVo === headDim && { peer: peerRequest(shape) }),
+    // PyTorch's attention takes neither pages nor different head dimensions and dtypes.
+    ...(pageSize === 0 && headDimVo === headDim && !shape.kvDtype && { peer: peerRequest(shape) }),
     kind: 'device',
     bytes: keyValueBytes(params),
     flops: batchFlops(params, causal),
@@ -65,9 +71,9 @@ export function prefillCase(shape: PrefillShape): DeviceCase {
 }
 
 function paramsOf(shape: PrefillShape): BatchParams {
-  const { batchSize, length, numQoHeads, numKvHeads, headDim, headDimVo = headDim, pageSize = 0 } = shape;
+  const { batchSize, length, numQoHeads, numKvHeads, headDim, headDimVo = headDim, pageSize = 0, kvDtype } = shape;
   const lens = Array.from({ length: batchSize }, () => length);
-  return { qoLens: lens, kvLens: lens, numQoHeads, numKvHeads, headDim, headDimVo, pageSize };
+  return { qoLens: lens, kvLens: lens, numQoHeads, numKvHeads, headDim, headDimVo, pageSize, kvDtype };
 }
 
 function peerRequest({ batchSize, length, numQoHeads, numKvHeads, headDim, causal }: PrefillShape): PeerRequest {
@@ -173,5 +179,19 @@ export const batchPrefillCases: DeviceCase[] = [
     [0, 1, 16].map((pageSize) =>
       prefillCase({ batchSize, length, ...grouped, causal: true, pageSize, backend: 'fa2' }),
     ),
+  ),
+  // The fa3 template takes no keys of another dtype than the queries'.
+  ...(
+    [
+      [1, 8192],
+      [16, 1024],
+    ] as const
+  ).flatMap(([batchSize, length]) =>
+    [0, 16].map((pageSize) =>
+      prefillCase({ batchSize, length, ...grouped, causal: true, pageSize, kvDtype: 'float8_e4m3fn' }),
+    ),
+  ),
+  ...([{}, { pageSize: 16 }, { pageSize: 16, kvDtype: 'float8_e4m3fn' }] as const).map((options) =>
+    prefillCase({ batchSize: 4, length: 512, ...grouped, causal: true, ...options }, 'cpu'),
   ),
 ];

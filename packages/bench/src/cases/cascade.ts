@@ -11,7 +11,7 @@ import {
   pageTable,
   planShape,
 } from './batchCase.ts';
-import type { DeviceCase } from './benchCase.ts';
+import type { DeviceCase, DeviceKind } from './benchCase.ts';
 import { pickWrapper } from './pickWrapper.ts';
 
 const pageSize = 16;
@@ -75,13 +75,13 @@ function flatWrapper(device: string, lengths: Lengths, graph: boolean): BatchDec
   return wrapper;
 }
 
-function cascadeCase(kind: 'flat' | 'levels', lengths: Lengths): DeviceCase {
+function cascadeCase(kind: 'flat' | 'levels', lengths: Lengths, device: DeviceKind): DeviceCase {
   const { batchSize, prefix, suffix } = lengths;
   const { numQoHeads, numKvHeads, headDim } = shape;
   return {
     name: `cascade/${kind}_b${batchSize}_prefix${prefix}_own${suffix}_h${numQoHeads}k${numKvHeads}_d${headDim}_bf16_ps${pageSize}`,
     params: { ...shape, ...lengths, kind, dtype: 'bfloat16' },
-    devices: ['cuda'],
+    devices: [device],
     kind: 'device',
     bytes: keyValueBytes(stored(lengths)),
     flops: 4 * batchSize * (prefix + suffix) * numQoHeads * headDim,
@@ -110,7 +110,7 @@ const lengths: readonly Lengths[] = [16, 64, 256].flatMap((batchSize) => [
   ...(batchSize === 64 ? [128, 512].map((suffix) => ({ batchSize, prefix: 8192, suffix })) : []),
 ]);
 
-export const cascadeCases: DeviceCase[] = lengths.flatMap((each) => [
-  cascadeCase('flat', each),
-  cascadeCase('levels', each),
-]);
+export const cascadeCases: DeviceCase[] = [
+  ...lengths.map((each) => [each, 'cuda'] as const),
+  [{ batchSize: 16, prefix: 1024, suffix: 128 }, 'cpu'] as const,
+].flatMap(([each, device]) => [cascadeCase('flat', each, device), cascadeCase('levels', each, device)]);

@@ -22,6 +22,7 @@ import { prefillCases } from './prefill.ts';
 import { ropeCases } from './rope.ts';
 import { samplingCases } from './sampling.ts';
 import { sparseCases } from './sparse.ts';
+import { speculativeCases } from './speculative.ts';
 import { topKCases } from './topk.ts';
 import { tuningCases } from './tuning.ts';
 import { variantBenchCases } from './variant.ts';
@@ -44,6 +45,7 @@ export const allCases: readonly BenchCase[] = [
   ...fp8Cases,
   ...ropeCases,
   ...samplingCases,
+  ...speculativeCases,
   ...topKCases,
   ...appendCases,
   ...floorCases,

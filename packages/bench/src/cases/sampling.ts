@@ -2,6 +2,7 @@
 // Softmax, sampling and filters of the rows of a vocabulary, bound by one read of them, and one write of whole rows.
 import {
   LogitsPipe,
+  MinP,
   minPSamplingFromProbs,
   randn,
   Sample,
@@ -16,6 +17,7 @@ import {
   topKMaskLogits,
   topKRenormProbs,
   topKSamplingFromProbs,
+  topKTopPSamplingFromLogits,
   topKTopPSamplingFromProbs,
   topPRenormProbs,
   topPSamplingFromProbs,
@@ -28,12 +30,16 @@ const draw = { seed: 1 };
 interface Operation {
   readonly takes: 'logits' | 'probs';
   readonly writesRows: boolean;
+  /** Not measured with a peer. */
+  readonly unanchored?: boolean;
   readonly run: (x: Tensor) => Tensor;
 }
 
 const temperature = 0.8;
 const pipe = new LogitsPipe([new Temperature(), new TopK(), new Softmax(), new TopP(), new Sample()]);
 const pipeParams = { temperature, topK: 40, topP: 0.9, ...draw };
+
+const minPPipe = new LogitsPipe([new Temperature(), new Softmax(), new MinP(), new Sample()]);
 
 /** What the pipe does in one launch, step by step. */
 function chained(logits: Tensor): Tensor {
@@ -55,8 +61,20 @@ const operations: Record<string, Operation> = {
   'min_p_0.1': { takes: 'probs', writesRows: false, run: (x) => minPSamplingFromProbs(x, 0.1, draw) },
   'top_p_renorm_0.9': { takes: 'probs', writesRows: true, run: (x) => topPRenormProbs(x, 0.9) },
   top_k_renorm_40: { takes: 'probs', writesRows: true, run: (x) => topKRenormProbs(x, 40) },
-  logits_pipe: { takes: 'logits', writesRows: false, run: (x) => pipe.run(x, pipeParams) },
-  logits_pipe_unfused: { takes: 'logits', writesRows: false, run: chained },
+  'top_k_40_top_p_0.9_from_logits': {
+    takes: 'logits',
+    writesRows: false,
+    unanchored: true,
+    run: (x) => topKTopPSamplingFromLogits(x, 40, 0.9, draw),
+  },
+  logits_pipe: { takes: 'logits', writesRows: false, unanchored: true, run: (x) => pipe.run(x, pipeParams) },
+  logits_pipe_unfused: { takes: 'logits', writesRows: false, unanchored: true, run: chained },
+  logits_pipe_min_p: {
+    takes: 'logits',
+    writesRows: false,
+    unanchored: true,
+    run: (x) => minPPipe.run(x, { temperature, minP: 0.1, ...draw }),
+  },
   top_k_mask_40: { takes: 'logits', writesRows: true, run: (x) => topKMaskLogits(x, 40) },
 };
 
@@ -66,7 +84,7 @@ function samplingCase(name: string, operation: Operation, batch: number): Device
     name: `sampling/${name}_${batch}x${vocab}_f32`,
     params: { batch, vocab, dtype: 'float32' },
     devices: ['cpu', 'cuda'],
-    ...(!name.startsWith('logits_pipe') && { anchor: `${name}_B${batch}_V${vocab}` }),
+    ...(!operation.unanchored && { anchor: `${name}_B${batch}_V${vocab}` }),
     bytes: batch * vocab * 4 * (operation.writesRows ? 2 : 1),
     flops: 0,
     setup({ device }, rotations) {

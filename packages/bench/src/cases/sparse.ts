@@ -7,12 +7,20 @@ import {
   type Tensor,
   VariableBlockSparseAttentionWrapper,
 } from '@flashinfer/core';
-import type { BenchContext, DeviceCase, Operation } from './benchCase.ts';
+import type { BenchContext, DeviceCase, DeviceKind, Operation } from './benchCase.ts';
 
-const length = 8192;
-const numHeads = 32;
 const headDim = 128;
-const heads = { numQoHeads: numHeads, numKvHeads: numHeads, headDimQk: headDim, qDtype: 'bfloat16' } as const;
+
+/** Queries and keys, and heads of both. */
+interface Size {
+  readonly length: number;
+  readonly numHeads: number;
+  readonly device: DeviceKind;
+}
+
+function planHeads({ numHeads }: Size) {
+  return { numQoHeads: numHeads, numKvHeads: numHeads, headDimQk: headDim, qDtype: 'bfloat16' } as const;
+}
 
 /** Numerical Recipes' generator: the same masks in every run. */
 function uniformSource(): () => number {
@@ -47,6 +55,7 @@ interface Attention {
 
 function sparseCase(
   name: string,
+  { length, numHeads, device }: Size,
   density: number,
   visible: number,
   shape: readonly number[],
@@ -55,7 +64,7 @@ function sparseCase(
   return {
     name: `sparse/${name}_l${length}_h${numHeads}_d${headDim}_bf16`,
     params: { length, numHeads, headDim, density, dtype: 'bfloat16' },
-    devices: ['cuda'],
+    devices: [device],
     kind: 'device',
     bytes: 4 * length * numHeads * headDim * 2,
     flops: 4 * visible * headDim,
@@ -75,13 +84,14 @@ function sparseCase(
   };
 }
 
-const nhd = [length, numHeads, headDim];
-const hnd = [numHeads, length, headDim];
+const nhd = ({ length, numHeads }: Size): number[] => [length, numHeads, headDim];
+const hnd = ({ length, numHeads }: Size): number[] => [numHeads, length, headDim];
 
-function denseCase(): DeviceCase {
-  return sparseCase('dense', 1, length * length * numHeads, nhd, ({ device }) => {
+function denseCase(size: Size): DeviceCase {
+  const { length, numHeads } = size;
+  return sparseCase('dense', size, 1, length * length * numHeads, nhd(size), ({ device }) => {
     const wrapper = new BatchPrefillWithRaggedKVCacheWrapper({ device });
-    wrapper.plan({ qoIndptr: [0, length], kvIndptr: [0, length], ...heads });
+    wrapper.plan({ qoIndptr: [0, length], kvIndptr: [0, length], ...planHeads(size) });
     return {
       run: ({ q, k, v, out }) => void wrapper.run(q, k, v, { out }),
       dispose: () => wrapper.dispose(),
@@ -90,7 +100,8 @@ function denseCase(): DeviceCase {
 }
 
 /** R rows by C keys a block; C = 1 is vector sparsity. */
-function blockCase(R: number, C: number, density: number): DeviceCase {
+function blockCase(size: Size, R: number, C: number, density: number): DeviceCase {
+  const { length, numHeads } = size;
   const uniform = uniformSource();
   const indptr = [0];
   const indices: number[] = [];
@@ -99,9 +110,9 @@ function blockCase(R: number, C: number, density: number): DeviceCase {
     indptr.push(indices.length);
   }
   const visible = indices.length * R * C * numHeads;
-  return sparseCase(`block${R}x${C}_density${density}`, density, visible, nhd, ({ device }) => {
+  return sparseCase(`block${R}x${C}_density${density}`, size, density, visible, nhd(size), ({ device }) => {
     const wrapper = new BlockSparseAttentionWrapper({ device });
-    wrapper.plan({ indptr, indices, M: length, N: length, R, C, ...heads });
+    wrapper.plan({ indptr, indices, M: length, N: length, R, C, ...planHeads(size) });
     return {
       run: ({ q, k, v, out }) => void wrapper.run(q, k, v, { out }),
       dispose: () => wrapper.dispose(),
@@ -110,7 +121,8 @@ function blockCase(R: number, C: number, density: number): DeviceCase {
 }
 
 /** As FlashInfer's benchmark: 20 rows and 50 columns of blocks of random sizes, the same density for every head. */
-function variableCase(density: number): DeviceCase {
+function variableCase(size: Size, density: number): DeviceCase {
+  const { length, numHeads } = size;
   const uniform = uniformSource();
   const cut = (count: number): number[] => {
     const ends = Array.from({ length: count - 1 }, () => 1 + Math.floor(uniform() * (length - 1))).sort(
@@ -126,9 +138,9 @@ function variableCase(density: number): DeviceCase {
     const head = Math.floor(i / 1000);
     if (bit === 1) visible += rows[head]![Math.floor((i % 1000) / 50)]! * columns[head]![i % 50]!;
   }
-  return sparseCase(`variable_density${density}`, density, visible, hnd, ({ device }) => {
+  return sparseCase(`variable_density${density}`, size, density, visible, hnd(size), ({ device }) => {
     const wrapper = new VariableBlockSparseAttentionWrapper({ device });
-    wrapper.plan({ blockMaskMap: map, blockRowSz: rows.flat(), blockColSz: columns.flat(), ...heads });
+    wrapper.plan({ blockMaskMap: map, blockRowSz: rows.flat(), blockColSz: columns.flat(), ...planHeads(size) });
     return {
       run: ({ q, k, v, out }) => void wrapper.run(q, k, v, { out }),
       dispose: () => wrapper.dispose(),
@@ -136,13 +148,20 @@ function variableCase(density: number): DeviceCase {
   });
 }
 
+const large: Size = { length: 8192, numHeads: 32, device: 'cuda' };
+const small: Size = { length: 1024, numHeads: 8, device: 'cpu' };
+
 export const sparseCases: DeviceCase[] = [
-  denseCase(),
+  denseCase(large),
   ...[0.1, 0.5].flatMap((density) => [
-    blockCase(128, 128, density),
-    blockCase(64, 64, density),
-    blockCase(16, 16, density),
-    blockCase(64, 1, density),
+    blockCase(large, 128, 128, density),
+    blockCase(large, 64, 64, density),
+    blockCase(large, 16, 16, density),
+    blockCase(large, 64, 1, density),
   ]),
-  ...[0.1, 0.5, 0.9].map(variableCase),
+  ...[0.1, 0.5, 0.9].map((density) => variableCase(large, density)),
+  denseCase(small),
+  blockCase(small, 64, 64, 0.5),
+  blockCase(small, 64, 1, 0.5),
+  variableCase(small, 0.5),
 ];
