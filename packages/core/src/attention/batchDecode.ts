@@ -14,6 +14,7 @@ import {
 } from './batchOptions.ts';
 import { BatchWrapper } from './batchWrapper.ts';
 import { decodeRows } from './decodeKernel.ts';
+import { positiveInteger } from './hostArray.ts';
 import { readPageTable } from './pageTable.ts';
 
 const planNames: ReadonlySet<string> = new Set<keyof BatchDecodePlanOptions>([
@@ -91,7 +92,9 @@ export class BatchDecodeWithPagedKVCacheWrapper extends BatchWrapper {
     new Checker(caller).number('qLenPerReq', qLenPerReq, { min: 1, max: most, integer: true });
     const { qoBegin, qoLen } = uniformRows(batchSize, qLenPerReq);
     const requests = { batchSize, qoBegin, qoLen, kvStart: indptr, kvLen };
-    const packedRows = (qLenPerReq * options.numQoHeads) / options.numKvHeads;
+    const packedRows =
+      (qLenPerReq * positiveInteger(caller, 'numQoHeads', options.numQoHeads)) /
+      positiveInteger(caller, 'numKvHeads', options.numKvHeads);
     const keys = { pages, kvExtent: table.numPages, pageSize };
     this.planRequests(options, planNames, requests, keys, this.wish(qLenPerReq, packedRows), qLenPerReq > 1);
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The custom masks of a batch: packed bits, those of each request from a byte of its own, in one buffer on the device.
 import { Checker } from '../check/checker.ts';
+import { describeValue } from '../check/describeValue.ts';
 import { InvalidArgumentError } from '../errors.ts';
 import { native } from '../native/load.ts';
 import { packBits } from '../quantization/packBitsKernel.ts';
@@ -9,6 +10,7 @@ import { currentStream } from '../runtime/stream.ts';
 import { empty, tensor } from '../tensor/create.ts';
 import { Tensor } from '../tensor/tensor.ts';
 import type { BatchRequests } from './batchPlan.ts';
+import { checkBooleans } from './hostArray.ts';
 
 /** The custom masks of a plan; either replaces `causal`. */
 export interface BatchMaskOptions {
@@ -140,9 +142,12 @@ function checkHostMask(caller: string, name: string, mask: unknown, size: number
   const allowed =
     name === 'customMask' ? 'a bool tensor, a Uint8Array or a boolean[]' : 'a uint8 tensor or a Uint8Array';
   if (!(mask instanceof Uint8Array) && !(name === 'customMask' && Array.isArray(mask))) {
-    throw invalid(caller, `${name} is ${mask === null ? 'null' : typeof mask}`, allowed, 'pass one of these');
+    throw invalid(caller, `${name} is ${describeValue(mask)}`, allowed, 'pass one of these');
   }
-  if (mask.length === size) return;
+  if (mask.length === size) {
+    checkBooleans(caller, name, mask);
+    return;
+  }
   const formula = name === 'customMask' ? 'qoLen * kvLen' : 'ceil(qoLen * kvLen / 8)';
   throw invalid(
     caller,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the three batch wrappers share: the plan of a batch, its buffer on the device, and the checks of run().
 import { Checker } from '../check/checker.ts';
+import { describeValue } from '../check/describeValue.ts';
 import { checkOptions } from '../check/options.ts';
 import { DisposedError, InvalidArgumentError, UnsupportedError } from '../errors.ts';
 import type { KernelSpec } from '../jit/spec.ts';
@@ -168,13 +169,14 @@ export abstract class BatchWrapper {
         device: this.device,
         lastDimContiguous: true,
       });
-      checkNoOverlap(caller, options.out, { q, ...kv.tensors });
     }
     const { sinks } = options;
     checkSinks(check, sinks, attention, this.device);
     const variantArgs = readVariantArgs(check, attention.variant, options.variantParams, this.device);
     const lseDims = [numTokens, attention.numQoHeads];
     check.optionalTensor('lse', options.lse, lseDims, { dtypes: ['float32'], device: this.device, contiguous: true });
+    checkNoOverlap(caller, 'out', options.out, { q, sinks, ...kv.tensors });
+    checkNoOverlap(caller, 'lse', options.lse, { q, sinks, out: options.out, ...kv.tensors });
     const out = options.out ?? empty(outDims, { dtype: attention.qDtype, device: this.device });
     const wantsLse = options.returnLse === true;
     const lse = wantsLse ? (options.lse ?? empty(lseDims, { dtype: 'float32', device: this.device })) : undefined;
@@ -230,7 +232,7 @@ export abstract class BatchWrapper {
     if (headDimVo !== headDimVoOf(headDim)) {
       throw new UnsupportedError(
         'ERR_FLASHINFER_UNSUPPORTED_HEAD_DIM',
-        `${caller}: headDimVo is ${headDimVo} with headDimQk=${headDim}; expected ${headDimVoOf(headDim)}; pad the ` +
+        `${caller}: headDimVo is ${describeValue(headDimVo)} with headDimQk=${headDim}; expected ${headDimVoOf(headDim)}; pad the ` +
           'smaller one with zeros',
       );
     }
@@ -240,7 +242,7 @@ export abstract class BatchWrapper {
     const check = new Checker(caller);
     check.oneOf('qDtype', qDtype, this.deviceIndex < 0 ? cpuQDtypes : qDtypes, 'ERR_FLASHINFER_INVALID_DTYPE');
     check.oneOf('kvDtype', kvDtype, [qDtype, 'float8_e4m3fn', 'float8_e5m2'], 'ERR_FLASHINFER_INVALID_DTYPE');
-    check.number('fixedSplitSize', options.fixedSplitSize, { min: 1, integer: true });
+    check.number('fixedSplitSize', options.fixedSplitSize, { min: 1, max: 2 ** 31 - 1, integer: true });
     check.oneOf('disableSplitKv', options.disableSplitKv, [true, false]);
     check.oneOf('causal', causal, [true, false]);
     const maskMode = hasCustomMask(options) ? 'custom' : causal === true ? 'causal' : 'none';

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reading and checking a block sparse row matrix, and the masks within its blocks.
+import { describeValue } from '../check/describeValue.ts';
 import { MaskBits } from './blockMask.ts';
-import { hostIndices, hostIndptr, positiveInteger } from './hostArray.ts';
+import { checkBooleans, hostIndices, hostIndptr, positiveInteger } from './hostArray.ts';
 import type { BlockSparsePlanOptions } from './sparseOptions.ts';
 import { invalidSparse } from './sparsePlan.ts';
 
@@ -74,7 +75,8 @@ export function blockMaskBits(caller: string, bsr: Bsr, options: BlockSparsePlan
       throw invalidSparse(caller, 'mask and packedMask are given; expected one of them; leave one out');
     }
     if (packedMask instanceof Uint8Array && packedMask.length === bits.bytes.length) return packedMask;
-    const given = packedMask instanceof Uint8Array ? `has ${packedMask.length} bytes` : `is ${String(packedMask)}`;
+    const given =
+      packedMask instanceof Uint8Array ? `has ${packedMask.length} bytes` : `is ${describeValue(packedMask)}`;
     throw invalidSparse(
       caller,
       `packedMask ${given}; expected a Uint8Array of ${bits.bytes.length} bytes, for each row of blocks its bits in whole ` +
@@ -83,13 +85,14 @@ export function blockMaskBits(caller: string, bsr: Bsr, options: BlockSparsePlan
   }
   const isArray = mask instanceof Uint8Array || Array.isArray(mask);
   if (!isArray || mask.length !== numBlocks * R * C) {
-    const given = isArray ? `has ${mask.length} entries` : `is ${String(mask)}`;
+    const given = isArray ? `has ${mask.length} entries` : `is ${describeValue(mask)}`;
     throw invalidSparse(
       caller,
       `mask ${given}; expected a Uint8Array or boolean[] on the host, of blocks * R * C = ${numBlocks * R * C} entries; ` +
         'keep masks in host arrays',
     );
   }
+  checkBooleans(caller, 'mask', mask);
   for (const [r, count] of counts.entries()) {
     bits.align();
     for (let row = 0; row < R; ++row) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Attention over prefixes that several sequences share: each level's keys are read once for all rows that see them.
 import { Checker } from '../check/checker.ts';
+import { describeValue } from '../check/describeValue.ts';
 import { checkOptions } from '../check/options.ts';
 import { DisposedError, type FlashInferError, InvalidArgumentError, UnsupportedError } from '../errors.ts';
 import type { KernelSpec } from '../jit/spec.ts';
@@ -18,7 +19,7 @@ import { alibiShifts, type LevelPositions, levelPositions, rotations, windowBits
 import { CascadeStates, writeWords } from './cascadeStates.ts';
 import { positiveInteger } from './hostArray.ts';
 import { readRunNumbers, runOptionNames } from './options.ts';
-import { headDimVoOf } from './request.ts';
+import { checkNoOverlap, headDimVoOf } from './request.ts';
 import { runMerge } from './runMerge.ts';
 
 const name = 'MultiLevelCascadeAttentionWrapper';
@@ -296,6 +297,7 @@ export class MultiLevelCascadeAttentionWrapper {
     check.optionalTensor('out', options.out, dims, { dtypes: [v.dtype], device, lastDimContiguous: true });
     const lseDims = [this.numTokens, v.shape[2]!];
     check.optionalTensor('lse', options.lse, lseDims, { dtypes: ['float32'], device, contiguous: true });
+    checkNoOverlap(check.functionName, 'lse', options.lse, { out: options.out });
     const out = options.out ?? empty(dims, { dtype: v.dtype, device });
     if (options.returnLse !== true) return [out, undefined];
     return [out, options.lse ?? empty(lseDims, { dtype: 'float32', device })];
@@ -326,7 +328,7 @@ export class MultiLevelCascadeAttentionWrapper {
 
   private checkList(caller: string, list: string, value: unknown): void {
     if (Array.isArray(value) && value.length === this.numLevels) return;
-    const given = Array.isArray(value) ? `has ${value.length} entries` : `is ${String(value)}`;
+    const given = Array.isArray(value) ? `has ${value.length} entries` : `is ${describeValue(value)}`;
     throw invalid(`${caller}: ${list} ${given}; expected an array of numLevels=${this.numLevels}, one entry a level`);
   }
 }
@@ -348,7 +350,9 @@ function checkRows(caller: string, read: readonly ReadLevel[]): number {
 function ofLevel(option: string, value: number | readonly number[], level: number, numLevels: number): number {
   if (typeof value === 'number') return value;
   if (Array.isArray(value) && value.length === numLevels) return value[level];
-  throw invalid(`${name}: ${option} is ${String(value)}; expected a number, or one for each of ${numLevels} levels`);
+  throw invalid(
+    `${name}: ${option} is ${describeValue(value)}; expected a number, or one for each of ${numLevels} levels`,
+  );
 }
 
 function invalid(message: string): FlashInferError {

@@ -8,6 +8,7 @@ import { queryRows } from './batchPrefill.ts';
 import { BatchWrapper } from './batchWrapper.ts';
 import type { CascadePlanOptions } from './cascadeOptions.ts';
 import { decodeRows } from './decodeKernel.ts';
+import { positiveInteger } from './hostArray.ts';
 import { readPageTable } from './pageTable.ts';
 
 export const planNames: ReadonlySet<string> = new Set<keyof CascadePlanOptions>([
@@ -65,7 +66,9 @@ export class CascadeLevel extends BatchWrapper {
     isLast: boolean,
     bits: Uint8Array | undefined,
   ): void {
-    const group = options.numQoHeads / options.numKvHeads;
+    const caller = `${this.name}.plan`;
+    const numKvHeads = positiveInteger(caller, 'numKvHeads', options.numKvHeads);
+    const group = positiveInteger(caller, 'numQoHeads', options.numQoHeads) / numKvHeads;
     if (this.wish === undefined && this.isCudaGraphEnabled) {
       const isShort = requests.qoLen.every((length) => length * group <= decodeRows);
       this.wish = isShort ? { template: 'decode', packedRows: decodeRows } : 'auto';

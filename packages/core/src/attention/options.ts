@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Options of the attention operators, their defaults, and their checks.
+import { describeValue } from '../check/describeValue.ts';
 import { checkOptions } from '../check/options.ts';
 import { InvalidArgumentError, UnsupportedError } from '../errors.ts';
 import { type Device, deviceIndex, parseDevice, smArch } from '../runtime/device.ts';
@@ -186,7 +187,6 @@ export function readNumbers(
   headDim: number,
 ): AttentionNumbers {
   checkOptions(functionName, options, allowed);
-  oneOf(functionName, 'backend', options.backend, backends);
   flag(functionName, 'returnLse', options.returnLse);
   if (options.variant !== undefined) checkVariant(functionName, options.variant, options);
   const kvLayout = oneOf(functionName, 'kvLayout', options.kvLayout, kvLayouts, 'ERR_FLASHINFER_INVALID_LAYOUT');
@@ -218,7 +218,7 @@ function checkVariant(functionName: string, variant: AttentionVariant, options: 
   if (!(variant instanceof AttentionVariant)) {
     throw new InvalidArgumentError(
       'ERR_FLASHINFER_INVALID_ARGUMENT',
-      `${functionName}: variant is ${quote(variant)}; expected what defineAttentionVariant returns; pass its definition there`,
+      `${functionName}: variant is ${describeValue(variant)}; expected what defineAttentionVariant returns; pass its definition there`,
     );
   }
   const { logitsSoftCap = 0, posEncodingMode } = options;
@@ -246,12 +246,13 @@ export function flag(functionName: string, name: string, value: boolean | undefi
   if (value === undefined || typeof value === 'boolean') return value ?? false;
   throw new InvalidArgumentError(
     'ERR_FLASHINFER_INVALID_ARGUMENT',
-    `${functionName}: ${name} is ${String(value)} (${typeof value}); expected true or false`,
+    `${functionName}: ${name} is ${describeValue(value)}; expected true or false; leave it out for the default`,
   );
 }
 
 /** Refuses a backend that cannot run on the tensors' device. */
 export function checkBackend(functionName: string, backend: AttentionBackend | undefined, device: string): void {
+  oneOf(functionName, 'backend', backend, backends);
   if (backend === undefined || backend === 'auto') return;
   const wanted = backend === 'cpu' ? 'cpu' : 'cuda';
   if (device.startsWith(wanted)) {
@@ -284,7 +285,7 @@ function oneOf<T extends string>(
 ): T | undefined {
   if (value === undefined || allowed.includes(value)) return value;
   const list = allowed.map((v) => `'${v}'`).join(', ');
-  throw new InvalidArgumentError(code, `${functionName}: ${name} is ${quote(value)}; expected one of ${list}`);
+  throw new InvalidArgumentError(code, `${functionName}: ${name} is ${describeValue(value)}; expected one of ${list}`);
 }
 
 /** A finite number above zero: a scale of 0 or NaN would silently make every logit alike or NaN. */
@@ -293,7 +294,7 @@ function scale(functionName: string, name: string, value: number | Tensor | unde
   if (typeof value === 'number' && value > 0 && value < Infinity) return value;
   throw new InvalidArgumentError(
     'ERR_FLASHINFER_INVALID_SCALE',
-    `${functionName}: ${name} is ${quote(value)}; expected a finite number above 0`,
+    `${functionName}: ${name} is ${describeValue(value)}; expected a finite number above 0`,
   );
 }
 
@@ -314,7 +315,7 @@ function softCap(functionName: string, value: number | undefined): number {
   if (typeof value === 'number' && value >= 0 && value < Infinity) return value;
   throw new InvalidArgumentError(
     'ERR_FLASHINFER_INVALID_SCALE',
-    `${functionName}: logitsSoftCap is ${quote(value)}; expected a finite number above 0, or 0 for no cap`,
+    `${functionName}: logitsSoftCap is ${describeValue(value)}; expected a finite number above 0, or 0 for no cap`,
   );
 }
 
@@ -323,10 +324,6 @@ function window(functionName: string, value: number | undefined): number {
   if (Number.isInteger(value) && value >= -1 && value <= maxWindow) return value;
   throw new InvalidArgumentError(
     'ERR_FLASHINFER_INVALID_WINDOW',
-    `${functionName}: windowLeft is ${quote(value)}; expected an integer from 0 to ${maxWindow}, or -1 for no window`,
+    `${functionName}: windowLeft is ${describeValue(value)}; expected an integer from 0 to ${maxWindow}, or -1 for no window`,
   );
-}
-
-function quote(value: unknown): string {
-  return typeof value === 'string' ? `'${value}'` : String(value);
 }

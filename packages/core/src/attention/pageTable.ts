@@ -16,6 +16,9 @@ export interface ReadPageTable {
   readonly numPages: number;
 }
 
+/** Kernels count tokens in 31 bits. */
+const maxLength = 2 ** 31 - 1;
+
 export function readPageTable(functionName: string, table: PageTable): ReadPageTable {
   const pageSize = positiveInteger(functionName, 'pageSize', table.pageSize);
   const indptr = hostIndptr(functionName, 'pagedKvIndptr', table.pagedKvIndptr);
@@ -41,7 +44,11 @@ export function readPageTable(functionName: string, table: PageTable): ReadPageT
     if (last < 1 || last > pageSize) {
       throw invalid(functionName, `pagedKvLastPageLen holds ${last} at ${r}`, `1 to pageSize=${pageSize} (a count)`);
     }
-    kvLen[r] = (numPages - 1) * pageSize + last;
+    const length = (numPages - 1) * pageSize + last;
+    if (length > maxLength) {
+      throw invalid(functionName, `request ${r} has ${length} tokens in ${numPages} pages`, `at most ${maxLength}`);
+    }
+    kvLen[r] = length;
   }
   const pages = indices.length === used ? indices : indices.subarray(0, used);
   const numPages = countPages(functionName, pages);

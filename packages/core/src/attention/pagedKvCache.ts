@@ -38,7 +38,7 @@ export function readPagedKvCache(
   const headDimVo = headDimVoOf(headDim);
   const tensorRule = { dtypes: [dtype], device, lastDimContiguous: true } as const;
   if (Array.isArray(cache)) {
-    const [k, v] = cache as readonly [Tensor, Tensor];
+    const [k, v] = requirePair(check, cache);
     check.tensor('kCache', k, ['numPages', ...page, headDim], tensorRule);
     check.tensor('vCache', v, ['numPages', ...page, headDimVo], tensorRule);
     const tensors = { kCache: k, vCache: v };
@@ -56,6 +56,15 @@ export function readPagedKvCache(
   const half = (both.strides[1] ?? 0) * dtypes[dtype].bytes;
   const tensors = { pagedKVCache: both };
   return { k: view(both, 0, 2, layout), v: view(both, half, 2, layout), numPages: check.dim('numPages'), tensors };
+}
+
+/** The two tensors of a cache that is an array. */
+export function requirePair(check: Checker, cache: readonly Tensor[]): readonly [Tensor, Tensor] {
+  if (cache.length === 2) return cache as readonly [Tensor, Tensor];
+  throw check.error(
+    'ERR_FLASHINFER_INVALID_ARGUMENT',
+    `pagedKVCache is an array of ${cache.length}; expected [k, v] or one tensor; pass the cache of one layer`,
+  );
 }
 
 function view(tensor: Tensor, byteOffset: number, first: number, layout: KvLayout): KvView {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One attention request after validation: what the cpu operator and the CUDA planners are given.
 import type { Checker } from '../check/checker.ts';
+import { mayOverlap } from '../check/overlap.ts';
 import { InvalidArgumentError, UnsupportedError } from '../errors.ts';
 import type { Device } from '../runtime/device.ts';
 import type { DType } from '../tensor/dtype.ts';
@@ -103,25 +104,20 @@ export function checkSinks(
   );
 }
 
-/** Kernels write `out` while others still read the inputs. */
-export function checkNoOverlap(functionName: string, out: Tensor, inputs: Record<string, Tensor>): void {
-  const [outFirst, outEnd] = extent(out);
+/** Kernels write an output while others still read the inputs. */
+export function checkNoOverlap(
+  functionName: string,
+  output: 'out' | 'lse',
+  out: Tensor | undefined,
+  inputs: Readonly<Record<string, Tensor | undefined>>,
+): void {
+  if (out === undefined) return;
   for (const [name, input] of Object.entries(inputs)) {
-    const [first, end] = extent(input);
-    if (first < outEnd && outFirst < end) {
-      throw new InvalidArgumentError(
-        'ERR_FLASHINFER_INVALID_ARGUMENT',
-        `${functionName}: out and ${name} overlap in memory; expected out to be separate; pass another out or none`,
-      );
-    }
+    if (input === undefined || !mayOverlap(out, input)) continue;
+    throw new InvalidArgumentError(
+      'ERR_FLASHINFER_INVALID_ARGUMENT',
+      `${functionName}: ${output} and ${name} overlap in memory; expected ${output} to be separate; pass another ` +
+        `${output} or none`,
+    );
   }
-}
-
-/** Addresses from the first to past the last element a tensor may touch. */
-function extent(tensor: Tensor): [number, number] {
-  if (tensor.size === 0) return [0, 0];
-  let last = 0;
-  for (let d = 0; d < tensor.shape.length; ++d) last += (tensor.shape[d]! - 1) * tensor.strides[d]!;
-  const bytes = tensor.byteLength / tensor.size;
-  return [tensor.ptr, tensor.ptr + (last + 1) * bytes];
 }

@@ -180,9 +180,9 @@ function makeRequest(
   const outDtypes = readOutDtypes(functionName, options, q.dtype);
   if (options.out !== undefined) {
     check.tensor('out', options.out, outShape, { dtypes: outDtypes, device, lastDimContiguous: true });
-    checkNoOverlap(functionName, options.out, { q, k, v });
   }
   checkSinks(check, options.sinks, { numQoHeads, variant: numbers.variant }, device);
+  checkNoOverlap(functionName, 'out', options.out, { q, k, v, sinks: options.sinks });
   const headScales = readHeadScales(check, options, { numQoHeads, numKvHeads }, fp8, device);
   const mask = resolveCustomMask(functionName, check, options, qoLen, kvLen, device);
   const out = options.out ?? empty(outShape, { dtype: outDtypes[0]!, device });

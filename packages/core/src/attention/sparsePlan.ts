@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the plans of the block sparse wrappers share.
+import { describeValue } from '../check/describeValue.ts';
 import { checkOptions } from '../check/options.ts';
 import { InvalidArgumentError } from '../errors.ts';
 import type { BatchMaskOptions } from './batchMask.ts';
@@ -33,11 +34,14 @@ export function requireSparseOptions(caller: string, options: SparsePlanOptions,
   if (headDim !== undefined && headDimQk !== undefined && headDim !== headDimQk) {
     throw invalidSparse(
       caller,
-      `headDim is ${headDim} and headDimQk ${headDimQk}; expected one of them; leave one out`,
+      `headDim is ${describeValue(headDim)} and headDimQk ${describeValue(headDimQk)}; expected one of them; leave one out`,
     );
   }
   if (causal === undefined || typeof causal === 'boolean') return;
-  throw invalidSparse(caller, `causal is ${String(causal)}; expected true or false; leave it out for the default`);
+  throw invalidSparse(
+    caller,
+    `causal is ${describeValue(causal)}; expected true or false; leave it out for the default`,
+  );
 }
 
 /** What a batch's plan takes of the options: `form` says what hides keys of a request, `bits` are those of a form of bits. */

@@ -125,7 +125,8 @@ export class VariableBlockSparseAttentionWrapper extends BatchWrapper {
     }
     check.optionalTensor('out', options.out, [numQoHeads, rows, headDimVoOf(headDim)], { ...rule, dtypes: [qDtype] });
     check.optionalTensor('lse', options.lse, [numQoHeads, rows], { ...rule, dtypes: ['float32'] });
-    if (options.out !== undefined) checkNoOverlap(check.functionName, options.out, { q, k, v });
+    checkNoOverlap(check.functionName, 'out', options.out, { q, k, v });
+    checkNoOverlap(check.functionName, 'lse', options.lse, { q, k, v, out: options.out });
     return this.runChecked(q, k, v, options);
   }
 

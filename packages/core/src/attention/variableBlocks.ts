@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reading blocks of different sizes, and listing the keys that each row of blocks of each head sees.
+import { describeValue } from '../check/describeValue.ts';
 import { commonForm, isHidden, type KeyRun, MaskBits, type MaskedRows } from './blockMask.ts';
-import { hostIndices } from './hostArray.ts';
+import { checkBooleans, hostIndices } from './hostArray.ts';
 import type { VariableBlockSparsePlanOptions } from './sparseOptions.ts';
 import { invalidSparse } from './sparsePlan.ts';
 
@@ -27,13 +28,14 @@ export function readBlocks(caller: string, options: VariableBlockSparsePlanOptio
   const isArray = map instanceof Uint8Array || Array.isArray(map);
   const expected = numHeads * rowsPerHead * columnsPerHead;
   if (!isArray || map.length !== expected) {
-    const given = isArray ? `has ${map.length} entries` : `is ${String(map)}`;
+    const given = isArray ? `has ${map.length} entries` : `is ${describeValue(map)}`;
     throw invalidSparse(
       caller,
       `blockMaskMap ${given}; expected a Uint8Array or boolean[] on the host, of numKvHeads * rows * columns of blocks = ` +
         `${numHeads} * ${rowsPerHead} * ${columnsPerHead} = ${expected} entries; keep masks in host arrays`,
     );
   }
+  checkBooleans(caller, 'blockMaskMap', map);
   return { numHeads, rowsPerHead, columnsPerHead, rowSizes, columnSizes, map, rows, columns };
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Custom attention variants: what a definition may hold, and its checks.
 import { createHash } from 'node:crypto';
+import { describeValue } from '../check/describeValue.ts';
+import { isRecord } from '../check/options.ts';
 import { InvalidArgumentError } from '../errors.ts';
 import { type DType, dtypes } from '../tensor/dtype.ts';
 
@@ -113,7 +115,7 @@ export class AttentionVariant {
  */
 export function defineAttentionVariant(definition: AttentionVariantDefinition): AttentionVariant {
   if (typeof definition !== 'object' || definition === null) {
-    throw invalid(`definition is ${String(definition)}; expected an object with a name and hooks`);
+    throw invalid(`definition is ${describeValue(definition)}; expected an object with a name and hooks`);
   }
   for (const key in definition) {
     if (!definitionKeys.includes(key)) {
@@ -125,7 +127,7 @@ export function defineAttentionVariant(definition: AttentionVariantDefinition): 
   checkHooks(definition);
   const { useSoftmax } = definition;
   if (useSoftmax !== undefined && typeof useSoftmax !== 'boolean') {
-    throw invalid(`useSoftmax is ${String(useSoftmax)} (${typeof useSoftmax}); expected true or false`);
+    throw invalid(`useSoftmax is ${describeValue(useSoftmax)}; expected true or false; leave it out for true`);
   }
   return new AttentionVariant(definition);
 }
@@ -134,32 +136,34 @@ function checkName(name: string): void {
   const valid = typeof name === 'string' && identifier.test(name) && name.length <= longestName && !name.includes('__');
   if (valid && !keywords.has(name)) return;
   throw invalid(
-    `name is ${quote(name)}; expected a C++ identifier of letters, digits and single underscores that starts with a ` +
+    `name is ${describeValue(name)}; expected a C++ identifier of letters, digits and single underscores that starts with a ` +
       `letter, at most ${longestName} long`,
   );
 }
 
 function checkParams({ params, decl }: AttentionVariantDefinition): void {
   if (params === undefined) return;
-  if (typeof params !== 'object' || params === null || Array.isArray(params)) {
-    throw invalid(`params is ${String(params)}; expected an object of types by name, e.g. { slopes: 'float32[]' }`);
+  if (!isRecord(params)) {
+    throw invalid(
+      `params is ${describeValue(params)}; expected an object of types by name, e.g. { slopes: 'float32[]' }`,
+    );
   }
   for (const [name, type] of Object.entries(params)) {
     if (!identifier.test(name) || keywords.has(name) || name.includes('__') || name.startsWith('flashinfer')) {
       throw invalid(
-        `param ${quote(name)} cannot be used; expected a C++ identifier that starts with a letter, is no keyword, has no ` +
+        `param ${describeValue(name)} cannot be used; expected a C++ identifier that starts with a letter, is no keyword, has no ` +
           'double underscore and does not start with flashinfer',
       );
     }
     if (decl === undefined && reservedNames.has(name)) {
       throw invalid(
-        `param ${quote(name)} is the name of a variable that hooks have already; expected another name than ` +
+        `param ${describeValue(name)} is the name of a variable that hooks have already; expected another name than ` +
           [...reservedNames].join(', '),
       );
     }
     if (!isParamType(type)) {
       throw invalid(
-        `param ${name} has type ${quote(type)}; expected one of ${scalarTypes.join(', ')}, or a dtype with [] for a ` +
+        `param ${name} has type ${describeValue(type)}; expected one of ${scalarTypes.join(', ')}, or a dtype with [] for a ` +
           `tensor: ${Object.keys(dtypes)
             .map((dtype) => `${dtype}[]`)
             .join(', ')}`,
@@ -179,7 +183,7 @@ function checkHooks(definition: AttentionVariantDefinition): void {
   for (const key of decl === undefined ? given : [...given, 'decl' as const]) {
     const text = definition[key];
     if (typeof text === 'string' && text.trim() !== '') continue;
-    throw invalid(`${key} is ${quote(text)}; expected C++ source; leave it out for the default`);
+    throw invalid(`${key} is ${describeValue(text)}; expected C++ source; leave it out for the default`);
   }
   if (decl !== undefined && given.length > 0) {
     throw invalid(
@@ -196,8 +200,4 @@ function checkHooks(definition: AttentionVariantDefinition): void {
 
 function invalid(problem: string): InvalidArgumentError {
   return new InvalidArgumentError('ERR_FLASHINFER_INVALID_ARGUMENT', `defineAttentionVariant: ${problem}`);
-}
-
-function quote(value: unknown): string {
-  return typeof value === 'string' ? `'${value}'` : String(value);
 }

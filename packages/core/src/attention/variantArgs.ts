@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The values of a variant's params in one call: checked, and under the names of the params struct.
 import type { Checker } from '../check/checker.ts';
+import { describeValue } from '../check/describeValue.ts';
 import type { InvalidArgumentError } from '../errors.ts';
 import type { Device } from '../runtime/device.ts';
 import type { DType } from '../tensor/dtype.ts';
@@ -64,8 +65,10 @@ function readValue(
   }
   if (type === 'bool' && typeof value === 'boolean') return Number(value);
   if (fitsNumber(type, value)) return value as number | bigint;
-  const shown = value instanceof Tensor ? 'a tensor' : `${String(value)} (${typeof value})`;
-  throw wrong(check, `${label} is ${shown}; expected ${expectedValue[type as keyof typeof expectedValue]}`);
+  throw wrong(
+    check,
+    `${label} is ${describeValue(value)}; expected ${expectedValue[type as keyof typeof expectedValue]}`,
+  );
 }
 
 /** What a variant can do without: it sees a null pointer. */

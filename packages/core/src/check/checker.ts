@@ -5,6 +5,7 @@ import { DisposedError, type ErrorCode, InvalidArgumentError } from '../errors.t
 import type { Device } from '../runtime/device.ts';
 import type { DType } from '../tensor/dtype.ts';
 import { Tensor } from '../tensor/tensor.ts';
+import { describeValue } from './describeValue.ts';
 import { checkOptions } from './options.ts';
 
 /** A name binds its extent at first sight and must agree after; a number is the extent; `'*'` is any. */
@@ -111,7 +112,7 @@ export class Checker {
     if (value === undefined || allowed.includes(value)) return this;
     throw new InvalidArgumentError(
       code,
-      `${this.functionName}: ${name} is ${quote(value)}; expected ${allowed.map(quote).join(' or ')}; pass one of these`,
+      `${this.functionName}: ${name} is ${describeValue(value)}; expected ${allowed.map(describeValue).join(' or ')}; pass one of these`,
     );
   }
 
@@ -120,7 +121,7 @@ export class Checker {
     if (value === undefined || typeof value === 'boolean') return this;
     throw this.error(
       'ERR_FLASHINFER_INVALID_ARGUMENT',
-      `${name} is ${quote(value)}; expected true or false; leave it out for the default`,
+      `${name} is ${describeValue(value)}; expected true or false; leave it out for the default`,
     );
   }
 
@@ -174,10 +175,15 @@ export class Checker {
   }
 
   private notTensor(name: string, value: unknown, dims: readonly Dim[]): InvalidArgumentError {
-    const fix = value === undefined ? 'pass it' : 'make one with tensor() or fromBits()';
+    const given = isForeignTensor(value) ? 'a Tensor of another copy of @flashinfer/core' : describeValue(value);
+    const fix = isForeignTensor(value)
+      ? 'load the package once: one version, and everywhere with import or everywhere with require()'
+      : value === undefined
+        ? 'pass it'
+        : 'make one with tensor() or fromBits()';
     return this.error(
       'ERR_FLASHINFER_INVALID_ARGUMENT',
-      `${name} is ${quote(value)}; expected a Tensor of shape ${formatDims(dims)}; ${fix}`,
+      `${name} is ${given}; expected a Tensor of shape ${formatDims(dims)}; ${fix}`,
     );
   }
 
@@ -245,8 +251,13 @@ export class Checker {
     const kind = integer ? 'an integer' : rule.finite === false ? 'a number' : 'a finite number';
     const bounds = [min === undefined ? '' : `>= ${min}`, max === undefined ? '' : `<= ${max}`].filter((b) => b !== '');
     const expected = [kind, bounds.join(' and ')].filter((part) => part !== '').join(' ');
-    return this.error(code, `${name} is ${quote(value)}; expected ${expected}; leave it out for the default`);
+    return this.error(code, `${name} is ${describeValue(value)}; expected ${expected}; leave it out for the default`);
   }
+}
+
+/** Two versions, or ESM and CommonJS in one process, have each a class of their own. */
+function isForeignTensor(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && value.constructor?.name === 'Tensor' && 'dataPtr' in value;
 }
 
 function formatShape(value: Tensor): string {
@@ -255,11 +266,4 @@ function formatShape(value: Tensor): string {
 
 function formatDims(dims: readonly Dim[]): string {
   return `[${dims.join(', ')}]`;
-}
-
-function quote(value: unknown): string {
-  if (typeof value === 'string') return `'${value}'`;
-  if (typeof value === 'bigint') return `${value}n`;
-  if (typeof value === 'object' && value !== null) return `a ${value.constructor?.name ?? 'object'}`;
-  return typeof value === 'function' ? 'a function' : String(value);
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which architecture a kernel is compiled for. Numbers are compute capabilities: 90 is sm_90.
+import { describeValue } from '../check/describeValue.ts';
 import { UnsupportedError } from '../errors.ts';
 import type { KernelSpec } from './spec.ts';
 
@@ -32,12 +33,12 @@ const firstReleaseOfFamilies = 12.9;
 
 /** Reads `sm_90a`, `90a`, `9.0a` and `90`. @throws FlashInferError `ERR_FLASHINFER_UNSUPPORTED_ARCH` */
 export function parseTarget(text: string): ParsedTarget {
-  const match = /^(?:sm_)?(\d{2,3}|\d{1,2}\.\d)([af]?)$/.exec(text.trim());
+  const match = /^(?:sm_)?(\d{2,3}|\d{1,2}\.\d)([af]?)$/.exec(typeof text === 'string' ? text.trim() : '');
   const sm = Number(match?.[1]?.replace('.', ''));
   if (!match || !firstRelease.has(sm)) {
     throw new UnsupportedError(
       'ERR_FLASHINFER_UNSUPPORTED_ARCH',
-      `arch '${text}' is not known; expected one of ${[...firstRelease.keys()].join(', ')} with an optional suffix ` +
+      `arch ${describeValue(text)} is not known; expected one of ${[...firstRelease.keys()].join(', ')} with an optional suffix ` +
         `a or f, written as 9.0a, 90a or sm_90a`,
     );
   }

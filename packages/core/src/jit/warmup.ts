@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+import { describeValue } from '../check/describeValue.ts';
+import { checkOptions } from '../check/options.ts';
 import { AbortedError, InvalidArgumentError } from '../errors.ts';
 import { cudaDeviceCount, defaultDevice, deviceIndex, parseDevice, smArch } from '../runtime/device.ts';
 import { namedTarget, parseTarget, type Target, targetFor } from './arch.ts';
@@ -123,16 +125,38 @@ function readArguments(args: readonly unknown[]): { specs: KernelSpec[]; options
   for (const [i, item] of args.entries()) {
     if (isPlan(item)) specs.push(...item.kernelSpecs());
     else if (isSpec(item)) specs.push(item);
-    else if (i === args.length - 1 && typeof item === 'object' && item !== null) options = item;
+    else if (i === args.length - 1 && isOptions(item)) options = readOptions(item);
     else {
       throw new InvalidArgumentError(
         'ERR_FLASHINFER_INVALID_ARGUMENT',
-        `warmup: argument ${i} is ${item === null ? 'null' : typeof item}; expected kernel specs and planned wrappers, ` +
+        `warmup: argument ${i} is ${describeValue(item)}; expected kernel specs and planned wrappers, ` +
           'then one options object; pass each as an argument of its own',
       );
     }
   }
   return { specs, options };
+}
+
+function isOptions(item: unknown): item is WarmupOptions {
+  return typeof item === 'object' && item !== null && !Array.isArray(item);
+}
+
+function readOptions(options: WarmupOptions): WarmupOptions {
+  checkOptions('warmup', options, ['device', 'arch', 'onProgress', 'signal']);
+  const { arch, onProgress, signal } = options;
+  if (arch !== undefined) namedTarget(arch);
+  if (onProgress !== undefined && typeof onProgress !== 'function') {
+    throw invalid(`onProgress is ${describeValue(onProgress)}; expected a function; leave it out for none`);
+  }
+  // Also one of another realm, or of a library that stands in for the platform's.
+  if (signal !== undefined && typeof signal?.throwIfAborted !== 'function') {
+    throw invalid(`signal is ${describeValue(signal)}; expected an AbortSignal; pass the signal of an AbortController`);
+  }
+  return options;
+}
+
+function invalid(problem: string): InvalidArgumentError {
+  return new InvalidArgumentError('ERR_FLASHINFER_INVALID_ARGUMENT', `warmup: ${problem}`);
 }
 
 function isPlan(item: unknown): item is KernelPlan {

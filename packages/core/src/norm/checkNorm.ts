@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The checks that all norms share.
 import { Checker } from '../check/checker.ts';
+import { describeValue } from '../check/describeValue.ts';
 import type { ErrorCode } from '../errors.ts';
 import type { DependentLaunchOptions } from '../runtime/dependentLaunch.ts';
 import type { DType } from '../tensor/dtype.ts';
@@ -79,7 +80,7 @@ export function checkScale(check: Checker, scale: Tensor | number): void {
   const code: ErrorCode = 'ERR_FLASHINFER_INVALID_SCALE';
   throw check.error(
     code,
-    `scale is ${String(scale)}; expected a finite number above 0 or a float32 tensor with one element; ` +
+    `scale is ${describeValue(scale)}; expected a finite number above 0 or a float32 tensor with one element; ` +
       'pass the largest |value| divided by 448 (float8_e4m3fn) or 57344 (float8_e5m2)',
   );
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { PagedKVCache } from '../attention/batchOptions.ts';
 import type { KvLayout } from '../attention/options.ts';
+import { requirePair } from '../attention/pagedKvCache.ts';
 import { Checker } from '../check/checker.ts';
 import { checkSeparate } from '../check/overlap.ts';
 import { logCall } from '../logging.ts';
@@ -77,7 +78,7 @@ function readCache(
   const rule = { dtypes: [k.dtype], lastDimContiguous: true };
   const page = layout === 'NHD' ? ['pageSize', 'numKvHeads'] : ['numKvHeads', 'pageSize'];
   if (Array.isArray(cache)) {
-    const [kCache, vCache] = cache as readonly [Tensor, Tensor];
+    const [kCache, vCache] = requirePair(check, cache);
     check.tensor('kCache', kCache, ['numPages', ...page, 'headDim'], rule);
     check.tensor('vCache', vCache, ['numPages', ...page, 'headDimVo'], rule);
     checkSeparate(check.functionName, 'kCache', kCache, 'vCache', vCache);

@@ -20,7 +20,8 @@ const int32 = { dtypes: ['int32'] as readonly DType[], contiguous: true };
  *   without pages
  * @param pageSize tokens a page
  * @returns `[batchSize]`: an Int32Array, or an int32 tensor where tensors were given
- * @throws {InvalidArgumentError} on a wrong shape, dtype, device or pageSize; of host arrays also on an indptr that falls
+ * @throws {InvalidArgumentError} on a wrong shape, dtype, device or pageSize; of host arrays also on an indptr that falls and
+ *   on page lengths out of range
  * @remarks With tensors asynchronous on the current stream, and fit for graph captures; their values are not checked.
  * @see FlashInfer `get_seq_lens`
  * @example
@@ -44,7 +45,25 @@ export function getSeqLens(
   const last = hostIndices(name, 'kvLastPageLen', kvLastPageLen as HostIndices);
   check.bind('batchSize', indptr.length - 1, 'kvIndptr').bind('batchSize', last.length, 'kvLastPageLen');
   logCall(name, { kvIndptr, kvLastPageLen, pageSize });
-  return last.map((length, r) => Math.max(indptr[r + 1]! - indptr[r]! - 1, 0) * pageSize + length);
+  return last.map((length, r) => tokensOf(check, r, indptr[r + 1]! - indptr[r]!, length, pageSize));
+}
+
+function tokensOf(check: Checker, r: number, numPages: number, last: number, pageSize: number): number {
+  const least = numPages > 0 ? 1 : 0;
+  if (last < least || last > pageSize) {
+    throw check.error(
+      'ERR_FLASHINFER_INVALID_ARGUMENT',
+      `kvLastPageLen holds ${last} at ${r}; expected ${least} to pageSize=${pageSize}, for ${numPages} pages; it counts ` +
+        'the tokens of the last page',
+    );
+  }
+  const tokens = Math.max(numPages - 1, 0) * pageSize + last;
+  if (tokens < 2 ** 31) return tokens;
+  throw check.error(
+    'ERR_FLASHINFER_INVALID_ARGUMENT',
+    `kvIndptr gives request ${r} ${numPages} pages of ${pageSize}, ${tokens} tokens; expected at most 2^31 - 1; check ` +
+      'pageSize',
+  );
 }
 
 function onDevice(check: Checker, kvIndptr: Tensor, kvLastPageLen: Tensor, pageSize: number): Tensor<'int32'> {

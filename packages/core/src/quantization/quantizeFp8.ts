@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { Checker } from '../check/checker.ts';
+import { describeValue } from '../check/describeValue.ts';
 import { checkSeparate } from '../check/overlap.ts';
 import { logCall } from '../logging.ts';
 import { empty, full, ones } from '../tensor/create.ts';
@@ -120,18 +121,22 @@ export function quantizeFp8PerToken(x: Tensor, options: QuantizeFp8Options = {})
 export function quantizeFp8PerBlock(x: Tensor, options: QuantizeFp8PerBlockOptions = {}): [q: Tensor, scale: Tensor] {
   const check = checkInput('quantizeFp8PerBlock', x, options, blockOptionNames);
   check.tensor('x', x, ['m', 'k']).oneOf('scaleMajorMode', options.scaleMajorMode, scaleMajorModes);
-  const [blockRows, blockColumns] = options.blockShape ?? [1, fp8BlockSize];
-  if ((blockRows !== 1 && blockRows !== fp8BlockSize) || blockColumns !== fp8BlockSize) {
-    throw check.error(
-      'ERR_FLASHINFER_INVALID_ARGUMENT',
-      `blockShape is [${String(options.blockShape)}]; expected [1, 128] or [128, 128]; pass one of these`,
-    );
-  }
+  const blockRows = readBlockRows(check, options.blockShape);
   const rows = Math.ceil(x.shape[0]! / blockRows);
   const columns = Math.ceil(x.shape[1]! / fp8BlockSize);
   const scheme = blockRows === 1 ? 'group' : 'block';
   if (options.scaleMajorMode === 'MN') return quantize(check, scheme, x, options, [columns, rows], 1, rows);
   return quantize(check, scheme, x, options, [rows, columns], columns, 1);
+}
+
+function readBlockRows(check: Checker, blockShape: unknown): number {
+  if (blockShape === undefined) return 1;
+  const [rows, columns] = Array.isArray(blockShape) && blockShape.length === 2 ? blockShape : [];
+  if ((rows === 1 || rows === fp8BlockSize) && columns === fp8BlockSize) return rows;
+  throw check.error(
+    'ERR_FLASHINFER_INVALID_ARGUMENT',
+    `blockShape is ${describeValue(blockShape)}; expected [1, 128] or [128, 128]; pass one of these`,
+  );
 }
 
 function checkInput(

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Options of rotary embeddings, their defaults and checks.
 import type { Checker } from '../check/checker.ts';
+import { describeValue } from '../check/describeValue.ts';
 import type { DependentLaunchOptions } from '../runtime/dependentLaunch.ts';
 import { maxRotaryDim } from './ropeKernel.ts';
 import type { RopeFrequencies } from './runRope.ts';
@@ -61,10 +62,10 @@ export function readLlama31Frequencies(check: Checker, options: Llama31RopeOptio
 }
 
 export function readRotaryDim(check: Checker, rotaryDim: number | undefined, headDim: number): number {
-  const value = rotaryDim ?? headDim;
+  const value = rotaryDim === undefined ? headDim : rotaryDim;
   const most = Math.min(headDim, maxRotaryDim);
   if (Number.isInteger(value) && value >= 2 && value % 2 === 0 && value <= most) return value;
-  const given = rotaryDim === undefined ? `headDim=${headDim}, since it was left out` : String(rotaryDim);
+  const given = rotaryDim === undefined ? `headDim=${headDim}, since it was left out` : describeValue(rotaryDim);
   throw check.error(
     'ERR_FLASHINFER_INVALID_ARGUMENT',
     `rotaryDim is ${given}; expected an even number from 2 to ${most}, at most headDim=${headDim}; ` +
@@ -77,6 +78,6 @@ function positive(check: Checker, name: string, value: number | undefined, fallb
   if (typeof value === 'number' && value > 0 && value < Infinity) return value;
   throw check.error(
     'ERR_FLASHINFER_INVALID_SCALE',
-    `${name} is ${String(value)}; expected a finite number above 0; leave it out for ${fallback}`,
+    `${name} is ${describeValue(value)}; expected a finite number above 0; leave it out for ${fallback}`,
   );
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Device names, the default device, and properties of GPUs.
+import { describeValue } from '../check/describeValue.ts';
 import { CudaError, InvalidArgumentError } from '../errors.ts';
 import { notice } from '../logging.ts';
 import type { DeviceProperties, NativeCuda, Ptr } from '../native/binding.ts';
@@ -28,7 +29,7 @@ export function parseDevice(device: string): Device {
   if (typeof device === 'string' && /^cuda:(0|[1-9]\d{0,3})$/.test(device)) return device as Device;
   throw new InvalidArgumentError(
     'ERR_FLASHINFER_INVALID_ARGUMENT',
-    `device: ${JSON.stringify(device)} is no device; expected 'cpu', 'cuda' or 'cuda:<index>'; pass one of these`,
+    `device: ${describeValue(device)} is no device; expected 'cpu', 'cuda' or 'cuda:<index>'; pass one of these`,
   );
 }
 

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+import { describeValue } from '../check/describeValue.ts';
 import { checkOptions } from '../check/options.ts';
 import { DisposedError, InvalidArgumentError } from '../errors.ts';
 import type { Ptr } from '../native/binding.ts';
 import { native, toFlashInferError } from '../native/load.ts';
 import { defaultDevice, deviceIndex } from './device.ts';
 import { disposeSymbol } from './disposeSymbol.ts';
-import { currentStreamObject, type Stream } from './stream.ts';
+import { currentStreamObject, requireStream, type Stream } from './stream.ts';
 
 export interface EventOptions {
   /** Whether `elapsedTime` may be asked; default true. Without it, waiting is cheaper. */
@@ -27,7 +28,7 @@ export class Event {
   /** Marks the point after the work that `stream` holds now; default: the current stream of the default device. */
   record(stream: Stream = currentStreamOfDefaultDevice()): this {
     this.requireLive('record');
-    const streamPtr = stream.livePtr('record');
+    const streamPtr = requireStream('Event.record', stream).livePtr('record');
     if (this.ptr !== 0 && this.index !== stream.deviceIndex) {
       throw new InvalidArgumentError(
         'ERR_FLASHINFER_DEVICE_MISMATCH',
@@ -72,6 +73,12 @@ export class Event {
 
   /** Milliseconds of GPU time from this mark to `end`, which must both have been reached (`await end.synchronize()`). */
   elapsedTime(end: Event): number {
+    if (!(end instanceof Event)) {
+      throw new InvalidArgumentError(
+        'ERR_FLASHINFER_INVALID_ARGUMENT',
+        `Event.elapsedTime: end is ${describeValue(end)}; expected an Event; pass the one recorded after the work`,
+      );
+    }
     const endPtr = end.recordedPtr('Event.elapsedTime');
     return this.call('elapsedTime', (ptr) => {
       if (!this.timing || !end.timing) {

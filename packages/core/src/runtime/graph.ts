@@ -6,7 +6,7 @@ import { native, toFlashInferError } from '../native/load.ts';
 import { activeCapture, Capture, setActiveCapture } from './capture.ts';
 import { disposeSymbol } from './disposeSymbol.ts';
 import type { Storage } from './storage.ts';
-import { currentStreamObject, type Stream, withStream } from './stream.ts';
+import { currentStreamObject, requireFunction, requireStream, type Stream, withStream } from './stream.ts';
 
 /** @internal What a graph holds; apart from Graph, so that it can be a finaliser's held value. */
 interface GraphParts {
@@ -38,7 +38,7 @@ export class Graph {
   /** Enqueues the whole graph on `stream`, by default the current stream of its device. Does not wait. */
   launch(stream: Stream = currentStreamObject(this.deviceIndex)): void {
     if (this.isDisposed) throw new DisposedError('Graph.launch: the graph was disposed; capture it again');
-    const ptr = stream.livePtr('launch');
+    const ptr = requireStream('Graph.launch', stream).livePtr('launch');
     if (stream.deviceIndex !== this.deviceIndex) {
       throw new InvalidArgumentError(
         'ERR_FLASHINFER_DEVICE_MISMATCH',
@@ -109,7 +109,8 @@ export function capture(stream: Stream, fn: () => void): Graph {
       'capture: called inside a capture; expected one capture at a time; end the other first',
     );
   }
-  const ptr = stream.livePtr('capture');
+  const ptr = requireStream('capture', stream).livePtr('capture');
+  requireFunction('capture', fn);
   const recording = new Capture(stream);
   try {
     return record(recording, ptr, fn);

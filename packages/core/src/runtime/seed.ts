@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Seeds for random operators that are given none.
 import { randomBytes } from 'node:crypto';
+import { describeValue } from '../check/describeValue.ts';
 import { InvalidArgumentError } from '../errors.ts';
 
 let state: bigint | undefined;
@@ -36,6 +37,6 @@ export function toSeed(seed: number | bigint, caller: string): bigint {
   if (typeof seed === 'bigint' || Number.isSafeInteger(seed)) return BigInt(seed) & mask;
   throw new InvalidArgumentError(
     'ERR_FLASHINFER_INVALID_ARGUMENT',
-    `${caller}: seed is ${String(seed)}; expected an integer or a bigint; round it, or leave it out`,
+    `${caller}: seed is ${describeValue(seed)}; expected an integer or a bigint; round it, or leave it out`,
   );
 }

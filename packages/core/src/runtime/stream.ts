@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // CUDA streams and which one is current.
 import { AsyncLocalStorage } from 'node:async_hooks';
+import { describeValue } from '../check/describeValue.ts';
 import { checkOptions } from '../check/options.ts';
 import { DisposedError, InvalidArgumentError } from '../errors.ts';
 import type { Ptr } from '../native/binding.ts';
@@ -69,12 +70,18 @@ export class Stream {
 
   /** Later work of this stream waits until `event`'s last record is reached. Does not block. */
   waitEvent(event: Event): void {
+    if (typeof event?.recordedPtr !== 'function') {
+      throw new InvalidArgumentError(
+        'ERR_FLASHINFER_INVALID_ARGUMENT',
+        `Stream.waitEvent: event is ${describeValue(event)}; expected an Event; make one with new cuda.Event()`,
+      );
+    }
     this.call('waitEvent', (ptr) => native().cuda.streamWaitEvent(ptr, event.recordedPtr('Stream.waitEvent')));
   }
 
   /** Later work of this stream waits for what `other` holds now. Does not block. */
   waitStream(other: Stream): void {
-    const otherPtr = other.livePtr('waitStream');
+    const otherPtr = requireStream('Stream.waitStream', other).livePtr('waitStream');
     this.call('waitStream', (ptr) => orderAfter(ptr, other.deviceIndex, otherPtr));
   }
 
@@ -145,7 +152,7 @@ function createStream(index: number, priority: number): Ptr {
   if (!Number.isInteger(priority)) {
     throw new InvalidArgumentError(
       'ERR_FLASHINFER_INVALID_ARGUMENT',
-      `Stream: priority is ${priority}; expected an integer, lower runs first; leave it out for 0`,
+      `Stream: priority is ${describeValue(priority)}; expected an integer, lower runs first; leave it out for 0`,
     );
   }
   try {
@@ -193,12 +200,30 @@ function live(stream: Stream): Stream {
   return stream;
 }
 
+/** @internal What a caller passed as a stream. @throws InvalidArgumentError where it is none */
+export function requireStream(caller: string, stream: unknown): Stream {
+  if (stream instanceof Stream) return stream;
+  throw new InvalidArgumentError(
+    'ERR_FLASHINFER_INVALID_ARGUMENT',
+    `${caller}: stream is ${describeValue(stream)}; expected a Stream; make one with new cuda.Stream()`,
+  );
+}
+
+/** @internal */
+export function requireFunction(caller: string, fn: unknown): void {
+  if (typeof fn === 'function') return;
+  throw new InvalidArgumentError(
+    'ERR_FLASHINFER_INVALID_ARGUMENT',
+    `${caller}: fn is ${describeValue(fn)}; expected a function; pass () => { ... }`,
+  );
+}
+
 /**
  * Makes `stream` the current stream of its device: for the rest of the enclosing `withStream`, else for this thread.
  * Pass a device name to go back to that device's default stream.
  */
 export function setStream(stream: Stream | string): void {
-  const chosen = typeof stream === 'string' ? defaultStreamOf(stream) : live(stream);
+  const chosen = typeof stream === 'string' ? defaultStreamOf(stream) : live(requireStream('setStream', stream));
   const target = scopes?.getStore() ?? current;
   target[chosen.deviceIndex] = chosen;
 }
@@ -217,7 +242,8 @@ function defaultStreamOf(device: string): Stream {
  * stream across its awaits; code that runs meanwhile keeps its own.
  */
 export function withStream<T>(stream: Stream, fn: () => T): T {
-  live(stream);
+  live(requireStream('withStream', stream));
+  requireFunction('withStream', fn);
   scopes ??= new AsyncLocalStorage();
   const streams = [...(scopes.getStore() ?? [])];
   streams[stream.deviceIndex] = stream;

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { describeValue } from '../check/describeValue.ts';
 import { InvalidArgumentError } from '../errors.ts';
 import { native } from '../native/load.ts';
 
@@ -16,7 +17,7 @@ export function setNumThreads(numThreads: number): void {
   if (!Number.isInteger(numThreads) || numThreads < 1 || numThreads > 4096) {
     throw new InvalidArgumentError(
       'ERR_FLASHINFER_INVALID_ARGUMENT',
-      `setNumThreads: numThreads is ${String(numThreads)}; expected an integer from 1 to 4096; ` +
+      `setNumThreads: numThreads is ${describeValue(numThreads)}; expected an integer from 1 to 4096; ` +
         'os.availableParallelism() is a good value',
     );
   }

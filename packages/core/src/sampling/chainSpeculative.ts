@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { Checker } from '../check/checker.ts';
+import { checkSeparate } from '../check/overlap.ts';
 import type { KernelArgs } from '../jit/kernel.ts';
 import { getKernel } from '../jit/kernel.ts';
 import { logCall } from '../logging.ts';
@@ -69,6 +70,7 @@ export function chainSpeculativeSampling(
   checkSeed(check, 'offset', options.offset);
   check.optionalTensor('accepted', options.accepted, ['batch'], intRule);
   check.optionalTensor('emitted', options.emitted, ['batch'], intRule);
+  checkCounters(draftTokenIds, options);
   if (vocab < 1 || vocab > maxVocab || batch > 2 ** 24 || drafted > 2 ** 16) {
     throw check.error(
       'ERR_FLASHINFER_INVALID_SHAPE',
@@ -98,6 +100,13 @@ export function chainSpeculativeSampling(
     else launch(args, draftProbs, vectorWidth(vocab, [targetProbs, draftProbs]) >= 4 ? 4 : 1, batch);
   }
   return [tokens, accepted, emitted];
+}
+
+function checkCounters(ids: Tensor, { accepted, emitted }: ChainSpeculativeOptions): void {
+  const name = 'chainSpeculativeSampling';
+  if (accepted !== undefined) checkSeparate(name, 'accepted', accepted, 'draftTokenIds', ids);
+  if (emitted !== undefined) checkSeparate(name, 'emitted', emitted, 'draftTokenIds', ids);
+  if (accepted !== undefined && emitted !== undefined) checkSeparate(name, 'accepted', accepted, 'emitted', emitted);
 }
 
 function randomArgs({ seed, offset }: ChainSpeculativeOptions) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // From logits to tokens in as few launches as the steps allow.
 import { Checker } from '../check/checker.ts';
+import { describeValue } from '../check/describeValue.ts';
 import { checkOptions } from '../check/options.ts';
 import { logCall } from '../logging.ts';
 import { empty } from '../tensor/create.ts';
@@ -185,16 +186,11 @@ function requireProcessors(check: Checker, processors: unknown): readonly Logits
   const isProcessor = (value: unknown): boolean =>
     typeof value === 'object' && value !== null && 'kind' in value && Object.hasOwn(pipeSteps, String(value.kind));
   if (Array.isArray(processors) && processors.length > 0 && processors.every(isProcessor)) return [...processors];
-  const what = Array.isArray(processors) ? `[${processors.map(nameOf).join(', ')}]` : nameOf(processors);
   throw check.error(
     'ERR_FLASHINFER_INVALID_ARGUMENT',
-    `processors is ${what}; expected a list of Temperature, Softmax, TopK, TopP, MinP and Sample objects; ` +
+    `processors is ${describeValue(processors)}; expected a list of Temperature, Softmax, TopK, TopP, MinP and Sample objects; ` +
       'pass e.g. [new Temperature(), new Sample()]',
   );
-}
-
-function nameOf(value: unknown): string {
-  return typeof value === 'object' && value !== null ? `a ${value.constructor?.name ?? 'object'}` : String(value);
 }
 
 function inputOf(check: Checker, { kind }: LogitsProcessor): PipeInput {

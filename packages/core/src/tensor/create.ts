@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Functions that make tensors.
+import { describeValue } from '../check/describeValue.ts';
 import { checkOptions } from '../check/options.ts';
 import { InvalidArgumentError } from '../errors.ts';
 import { native } from '../native/load.ts';
@@ -7,7 +8,7 @@ import { defaultDevice, parseDevice } from '../runtime/device.ts';
 import { drawSeed, toSeed } from '../runtime/seed.ts';
 import { type DType, dtypes } from './dtype.ts';
 import { castContiguous, fillArange, fillNormal, fillUniform, fillValue } from './elementwise.ts';
-import { bytesOf, defaultDType, type TensorData, toHostArray, widensOnHost } from './hostData.ts';
+import { bytesOf, defaultDType, requireTensorData, type TensorData, toHostArray, widensOnHost } from './hostData.ts';
 import { sizeOf } from './strides.ts';
 import { initialize, Tensor } from './tensor.ts';
 import { copyHostToDevice, writeBytes } from './transfer.ts';
@@ -62,9 +63,10 @@ export function tensor<D extends DType>(data: TensorData, options: DataOptions<D
 export function tensor(data: TensorData, options?: DataOptions): Tensor;
 export function tensor(data: TensorData, options: DataOptions = {}): Tensor {
   checkOptions('tensor', options, dataNames);
-  const dtype = options.dtype ?? defaultDType(data);
+  requireTensorData(data);
+  const dtype = options.dtype === undefined ? defaultDType(data) : options.dtype;
   requireDType('tensor', dtype);
-  const shape = requireShape('tensor', options.shape ?? data.length);
+  const shape = requireShape('tensor', options.shape === undefined ? data.length : options.shape);
   requireLength('tensor', data.length, shape, 'values');
   const values = toHostArray(data, dtype);
   const result = allocate('tensor', shape, dtype, options.device);
@@ -194,7 +196,7 @@ export function arange<D extends DType = 'float32'>(shape: Shape, options: Arang
   if (!(Number.isFinite(start) && Number.isFinite(step))) {
     throw new InvalidArgumentError(
       'ERR_FLASHINFER_INVALID_ARGUMENT',
-      `arange: start is ${start} and step is ${step}; expected finite numbers; leave them out for 0 and 1`,
+      `arange: start is ${describeValue(start)} and step is ${describeValue(step)}; expected finite numbers; leave them out for 0 and 1`,
     );
   }
   const result = create('arange', shape, options, arangeNames);
@@ -258,7 +260,7 @@ function create<D extends DType>(
   names: readonly string[] = tensorNames,
 ): Tensor<D> {
   checkOptions(caller, options, names);
-  const dtype = options.dtype ?? ('float32' as D);
+  const dtype = options.dtype === undefined ? ('float32' as D) : options.dtype;
   requireDType(caller, dtype);
   return allocate(caller, requireShape(caller, shape), dtype, options.device);
 }
@@ -281,10 +283,9 @@ function requireShape(caller: string, shape: Shape): number[] {
     const valid = extents.every((extent) => Number.isSafeInteger(extent) && extent >= 0);
     if (valid && Number.isSafeInteger(sizeOf(extents) * 8)) return [...extents];
   }
-  const given = Array.isArray(extents) ? `[${extents.join(', ')}]` : describeValue(extents);
   throw new InvalidArgumentError(
     'ERR_FLASHINFER_INVALID_SHAPE',
-    `${caller}: shape is ${given}; expected integers of 0 or more, of at most 2^50 elements; pass e.g. [2, 3]`,
+    `${caller}: shape is ${describeValue(extents)}; expected integers of 0 or more, of at most 2^50 elements; pass e.g. [2, 3]`,
   );
 }
 
@@ -295,10 +296,4 @@ function requireLength(caller: string, length: number, shape: readonly number[],
     `${caller}: data has ${length} ${what}; expected ${sizeOf(shape)} for shape [${shape.join(', ')}]; ` +
       'correct the shape or the data',
   );
-}
-
-function describeValue(value: unknown): string {
-  if (typeof value === 'string') return `'${value}'`;
-  if (typeof value === 'object' && value !== null) return `a ${value.constructor?.name ?? 'object'}`;
-  return String(value);
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Values in JS memory: which typed array goes with which dtype, and checked conversion into it.
+import { describeValue } from '../check/describeValue.ts';
 import { InvalidArgumentError } from '../errors.ts';
 import { type DType, dtypes } from './dtype.ts';
 
@@ -81,7 +82,7 @@ const defaultDTypes: Partial<Record<string, DType>> = {
 };
 
 export function defaultDType(data: TensorData): DType {
-  const kind = kindOf(data);
+  const kind = Array.isArray(data) ? 'Array' : data.constructor.name;
   if (kind === 'Array' && typeof data[0] === 'bigint') return 'int64';
   if (kind === 'Array' && typeof data[0] === 'boolean') return 'bool';
   const dtype = defaultDTypes[kind];
@@ -93,13 +94,14 @@ export function defaultDType(data: TensorData): DType {
   );
 }
 
-function kindOf(data: TensorData): string {
-  if (Array.isArray(data)) return 'Array';
-  if (ArrayBuffer.isView(data) && !(data instanceof DataView)) return data.constructor.name;
+/** @throws InvalidArgumentError for what is no array; anything with a length would pass for one further on */
+export function requireTensorData(data: TensorData): void {
+  if (Array.isArray(data)) return;
+  if (ArrayBuffer.isView(data) && !(data instanceof DataView)) return;
   throw new InvalidArgumentError(
     'ERR_FLASHINFER_INVALID_ARGUMENT',
-    `tensor: data is ${data === null ? 'null' : typeof data}; expected a typed array or an array of numbers; ` +
-      'wrap a single value as [value]',
+    `tensor: data is ${describeValue(data)}; expected a typed array or an array of numbers; wrap a single value as ` +
+      '[value], an ArrayBuffer or DataView in a typed array',
   );
 }
 
@@ -171,7 +173,7 @@ function numberAt(data: TensorData, i: number): number {
   if (typeof value === 'bigint' || typeof value === 'boolean') return Number(value);
   throw new InvalidArgumentError(
     'ERR_FLASHINFER_INVALID_ARGUMENT',
-    `tensor: data[${i}] is ${Array.isArray(value) ? 'an array' : String(value)}; expected a number; ` +
+    `tensor: data[${i}] is ${describeValue(value)}; expected a number; ` +
       'pass flat values and a shape, e.g. tensor(rows.flat(), { shape: [rows.length, n] })',
   );
 }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { describeValue } from '../check/describeValue.ts';
 import { DisposedError, InvalidArgumentError } from '../errors.ts';
 import type { Ptr } from '../native/binding.ts';
 import { native } from '../native/load.ts';
@@ -118,12 +119,12 @@ export class Tensor<D extends DType = DType> {
   slice(dim: number, start: number, end: number = this.shape[this.resolveDim('slice', dim)]!): Tensor<D> {
     const d = this.resolveDim('slice', dim);
     const extent = this.shape[d]!;
-    const from = start < 0 ? start + extent : start;
-    const to = end < 0 ? end + extent : end;
+    const from = fromEnd(start, extent);
+    const to = fromEnd(end, extent);
     if (!(Number.isInteger(from) && Number.isInteger(to) && 0 <= from && from <= to && to <= extent)) {
       throw new InvalidArgumentError(
         'ERR_FLASHINFER_INVALID_ARGUMENT',
-        `Tensor.slice: start ${start} and end ${end} on dim ${dim} of ${this.describe()}; expected integers with ` +
+        `Tensor.slice: start ${describeValue(start)} and end ${describeValue(end)} on dim ${dim} of ${this.describe()}; expected integers with ` +
           `0 <= start <= end <= ${extent}; negative values count from the end`,
       );
     }
@@ -135,11 +136,11 @@ export class Tensor<D extends DType = DType> {
   select(dim: number, index: number): Tensor<D> {
     const d = this.resolveDim('select', dim);
     const extent = this.shape[d]!;
-    const i = index < 0 ? index + extent : index;
+    const i = fromEnd(index, extent);
     if (!(Number.isInteger(i) && 0 <= i && i < extent)) {
       throw new InvalidArgumentError(
         'ERR_FLASHINFER_INVALID_ARGUMENT',
-        `Tensor.select: index ${index} on dim ${dim} of ${this.describe()}; expected an integer from ${-extent} to ` +
+        `Tensor.select: index ${describeValue(index)} on dim ${dim} of ${this.describe()}; expected an integer from ${-extent} to ` +
           `${extent - 1}; check the extent of the dim`,
       );
     }
@@ -168,8 +169,13 @@ export class Tensor<D extends DType = DType> {
   to(device: Device | 'cuda'): Tensor<D>;
   to<T extends DType>(dtype: T): Tensor<T>;
   to(target: string): Tensor {
-    if (Object.hasOwn(dtypes, target)) return this.toDType(target as DType);
-    return this.toDevice(parseDevice(target));
+    if (typeof target === 'string' && Object.hasOwn(dtypes, target)) return this.toDType(target as DType);
+    if (typeof target === 'string' && /^(cpu$|cuda)/.test(target)) return this.toDevice(parseDevice(target));
+    throw new InvalidArgumentError(
+      'ERR_FLASHINFER_INVALID_ARGUMENT',
+      `Tensor.to: target is ${describeValue(target)}; expected one of ${Object.keys(dtypes).join(', ')}, or 'cpu', 'cuda' ` +
+        "or 'cuda:<index>'; call to() twice to change both",
+    );
   }
 
   private toDType<T extends DType>(dtype: T): Tensor<T> {
@@ -192,6 +198,13 @@ export class Tensor<D extends DType = DType> {
   /** Overwrites this tensor with `src`, of the same shape; its dtype and device may differ. Returns this tensor. */
   copy_(src: Tensor): this {
     this.requireLive('copy_');
+    if (!(src instanceof Tensor)) {
+      throw new InvalidArgumentError(
+        'ERR_FLASHINFER_INVALID_ARGUMENT',
+        `Tensor.copy_: src is ${describeValue(src)}; expected a Tensor of shape [${this.shape.join(', ')}]; make one with ` +
+          'tensor() or fromBits()',
+      );
+    }
     if (src.shape.length !== this.shape.length || src.shape.some((extent, d) => extent !== this.shape[d])) {
       throw new InvalidArgumentError(
         'ERR_FLASHINFER_INVALID_SHAPE',
@@ -327,11 +340,11 @@ export class Tensor<D extends DType = DType> {
 
   private resolveDim(method: string, dim: number): number {
     const rank = this.shape.length;
-    const d = dim < 0 ? dim + rank : dim;
+    const d = fromEnd(dim, rank);
     if (Number.isInteger(d) && 0 <= d && d < rank) return d;
     throw new InvalidArgumentError(
       'ERR_FLASHINFER_INVALID_ARGUMENT',
-      `Tensor.${method}: dim ${dim} of ${this.describe()}; expected an integer from ${-rank} to ${rank - 1}; ` +
+      `Tensor.${method}: dim ${describeValue(dim)} of ${this.describe()}; expected an integer from ${-rank} to ${rank - 1}; ` +
         'dims count from 0, or from -1 backwards',
     );
   }
@@ -350,10 +363,15 @@ export class Tensor<D extends DType = DType> {
     if (valid && (inferred === -1 ? known === this.size : Number.isSafeInteger(this.size / known))) return resolved;
     throw new InvalidArgumentError(
       'ERR_FLASHINFER_INVALID_SHAPE',
-      `Tensor.view: [${shape.join(', ')}] does not fit ${this.describe()}; expected ${this.size} elements and at most ` +
+      `Tensor.view: ${describeValue(shape)} does not fit ${this.describe()}; expected ${this.size} elements and at most ` +
         'one -1; check the extents',
     );
   }
+}
+
+/** A position that may count from the end; anything but a number as it is, for the checks that follow. */
+function fromEnd(position: number, extent: number): number {
+  return typeof position === 'number' && position < 0 ? position + extent : position;
 }
 
 /** @internal Runs what gives a new tensor its contents; disposes of the tensor if that fails. */

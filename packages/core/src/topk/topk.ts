@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { Checker } from '../check/checker.ts';
+import { describeValue } from '../check/describeValue.ts';
 import { getKernel } from '../jit/kernel.ts';
 import { logCall } from '../logging.ts';
 import { native } from '../native/load.ts';
@@ -62,7 +63,7 @@ export function topK(x: Tensor, k: number, options: TopKOptions = {}): [values: 
   if (!(Number.isInteger(k) && k >= 1 && k <= length)) {
     throw check.error(
       'ERR_FLASHINFER_INVALID_ARGUMENT',
-      `k is ${String(k)}; expected an integer from 1 to length=${length}; pass at most the columns of x`,
+      `k is ${describeValue(k)}; expected an integer from 1 to length=${length}; pass at most the columns of x`,
     );
   }
   logCall('topK', { x, k, options });

@@ -167,12 +167,7 @@ describe('plan refuses', () => {
       'ERR_FLASHINFER_INVALID_DTYPE',
       ['bool'],
     ],
-    [
-      'a mask that is neither',
-      () => ({ packedCustomMask: 'x' }),
-      argument,
-      ['packedCustomMask', 'string', 'Uint8Array'],
-    ],
+    ['a mask that is neither', () => ({ packedCustomMask: 'x' }), argument, ['packedCustomMask', "'x'", 'Uint8Array']],
   ] as const)('%s', (_name, mask, code, words) => {
     expectThrows(() => make().plan({ ...plan, ...mask() } as never), code, ...words);
   });

@@ -30,7 +30,7 @@ describe('defineAttentionVariant refuses', () => {
     ['a scalar of 16 bits', { name: 'a', params: { x: 'float16' }, ...hook }, "type 'float16'"],
     ['a tensor of an unknown dtype', { name: 'a', params: { x: 'float64[]' }, ...hook }, "type 'float64[]'"],
     ['params that are a list', { name: 'a', params: ['x'], ...hook }, 'params is'],
-    ['useSoftmax as text', { name: 'a', useSoftmax: 'no', ...hook }, 'useSoftmax is no (string)'],
+    ['useSoftmax as text', { name: 'a', useSoftmax: 'no', ...hook }, "useSoftmax is 'no'"],
     ['hooks beside a struct', { name: 'a', decl: 'struct a {};', ...hook }, 'decl and logitsTransform'],
     ['a struct of another name', { name: 'a', decl: 'struct b {};' }, "no 'struct a'"],
   ];
@@ -76,13 +76,13 @@ describe('a call with a variant refuses', () => {
   const cases: [string, object, ...string[]][] = [
     ['a missing param', { n: undefined }, 'variantParams.n is missing', 'int32', 'Checked'],
     ['an unknown param', { y: 1 }, 'variantParams.y', 'expected x, n, u, big, on, bias'],
-    ['text for a number', { x: '1' }, 'variantParams.x is 1 (string)', 'a number'],
-    ['a tensor for a number', { x: good.bias }, 'variantParams.x is a tensor', '[]'],
+    ['text for a number', { x: '1' }, "variantParams.x is '1'", 'a number'],
+    ['a tensor for a number', { x: good.bias }, 'variantParams.x is a Tensor', '[]'],
     ['a fraction for an int32', { n: 1.5 }, 'variantParams.n is 1.5', '2^31'],
     ['a negative uint32', { u: -1 }, 'variantParams.u is -1'],
     ['an int64 that no double holds', { big: 2 ** 60 }, 'variantParams.big', 'bigint'],
     ['a bigint of more than 64 bits', { big: 2n ** 64n }, 'variantParams.big'],
-    ['a number for a bool', { on: 1 }, 'variantParams.on is 1 (number)', 'true or false'],
+    ['a number for a bool', { on: 1 }, 'variantParams.on is 1', 'true or false'],
     ['an empty tensor', { bias: make([0], 'float32') }, 'variantParams.bias is an empty tensor'],
   ];
   it.each(cases)('%s', (_, change, ...parts) => {

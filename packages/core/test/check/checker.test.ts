@@ -42,7 +42,7 @@ describe('Checker.tensor', () => {
     for (const [value, text] of [
       [undefined, 'undefined'],
       [null, 'null'],
-      [[1], 'a Array'],
+      [[1], '[1]'],
       ['x', "'x'"],
       [3, '3'],
     ]) {
@@ -53,6 +53,18 @@ describe('Checker.tensor', () => {
         'expected a Tensor of shape [qoLen, numQoHeads, headDim]',
       );
     }
+  });
+
+  it('says that a tensor is of another copy of the package', () => {
+    class Tensor {
+      readonly dataPtr = 0n;
+    }
+    expectThrows(
+      () => check().tensor('q', new Tensor() as never, qDims),
+      'ERR_FLASHINFER_INVALID_ARGUMENT',
+      'rmsnorm: q is a Tensor of another copy of @flashinfer/core;',
+      'load the package once',
+    );
   });
 
   it('refuses a disposed tensor', () => {

@@ -130,7 +130,7 @@ describe('warmup arguments', () => {
     await expect(warmup(plan, null as never)).rejects.toThrow(
       /argument 1 is null; expected kernel specs and planned wrappers/,
     );
-    await expect(warmup([scaleSpec(2)] as never, plan)).rejects.toThrow(/argument 0 is object/);
+    await expect(warmup([scaleSpec(2)] as never, plan)).rejects.toThrow(/argument 0 is \[an object\]/);
     await expect(warmup(scaleSpec(2), { arch: '6.0' })).rejects.toThrow(/arch '6.0' is not known/);
     await expect(warmup(scaleSpec(2), { device: 'cpu' })).rejects.toThrow(
       /device cpu loads no CUDA kernels.*arch: '9.0a'/,

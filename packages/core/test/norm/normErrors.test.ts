@@ -166,7 +166,7 @@ describe.each(Object.entries(calls))('%s refuses', (name, { call, weightDtype, t
 
   it('what is no tensor', () => {
     refuses({ x: undefined as never }, 'ERR_FLASHINFER_INVALID_ARGUMENT', 'x is undefined', 'expected a Tensor');
-    refuses({ weight: [1] as never }, 'ERR_FLASHINFER_INVALID_ARGUMENT', `${weightName} is a Array`);
+    refuses({ weight: [1] as never }, 'ERR_FLASHINFER_INVALID_ARGUMENT', `${weightName} is [1]`);
   });
 
   it.each([Number.NaN, -1, Infinity, '1e-6'])('eps %s', (eps) => {
@@ -199,7 +199,7 @@ describe.each(Object.entries(calls))('%s refuses', (name, { call, weightDtype, t
   if (quantizes)
     it('a wrong scale', () => {
       for (const scale of [0, -1, Number.NaN, Infinity, '1' as never]) {
-        refuses({ scale }, 'ERR_FLASHINFER_INVALID_SCALE', `scale is ${scale}`, 'finite number above 0', '448');
+        refuses({ scale }, 'ERR_FLASHINFER_INVALID_SCALE', 'scale is', String(scale), 'finite number above 0', '448');
       }
       refuses({ scale: make([1], 'float16') }, 'ERR_FLASHINFER_INVALID_DTYPE', 'scale has dtype float16', 'float32');
       refuses({ scale: make([2], 'float32') }, 'ERR_FLASHINFER_INVALID_SHAPE', 'scale has 2');

@@ -104,7 +104,12 @@ describe('appendPagedKVCache refuses', () => {
     refuses(cache(make([4, 3, 16, 2, 64])), 'ERR_FLASHINFER_INVALID_SHAPE', 'pagedKVCache has 3 in dimension 1');
     refuses(cache(make([4, 2, 2, 16, 64])), 'ERR_FLASHINFER_INVALID_SHAPE', 'numKvHeads=16', 'numKvHeads=2 as in k');
     refuses(cache(make([4, 2, 16, 2, 64], 'bfloat16')), 'ERR_FLASHINFER_INVALID_DTYPE', 'dtype bfloat16', 'float16');
-    refuses(cache([make([4, 16, 2, 64])]), 'ERR_FLASHINFER_INVALID_ARGUMENT', 'vCache is undefined');
+    refuses(
+      cache([make([4, 16, 2, 64])]),
+      'ERR_FLASHINFER_INVALID_ARGUMENT',
+      'pagedKVCache is an array of 1',
+      '[k, v]',
+    );
     refuses(
       cache([make([4, 16, 2, 64]), make([5, 16, 2, 64])]),
       'ERR_FLASHINFER_INVALID_SHAPE',

@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { full, getBatchIndicesPositions, getSeqLens, type Tensor, tensor } from '../../src/index.ts';
 import { testDevice } from '../device.ts';
 import { uniformSource } from '../reference/random.ts';
+import { expectThrows } from '../thrownBy.ts';
 
 const indices = (values: readonly number[]): Tensor<'int32'> =>
   tensor([...values], { dtype: 'int32', device: testDevice });
@@ -43,6 +44,15 @@ describe('getBatchIndicesPositions', () => {
 });
 
 describe('getSeqLens', () => {
+  it.each([
+    [[0, 2], [0], 16, 'kvLastPageLen holds 0 at 0; expected 1 to pageSize=16'],
+    [[0, 2], [17], 16, 'kvLastPageLen holds 17 at 0'],
+    [[0, 0], [-1], 16, 'kvLastPageLen holds -1 at 0; expected 0 to pageSize=16'],
+    [[0, 3], [1], 2 ** 30, 'request 0 3 pages'],
+  ])('refuses host arrays with lengths that cannot be: %j, %j, %d', (indptr, last, pageSize, words) => {
+    expectThrows(() => getSeqLens(indptr, last, pageSize), 'ERR_FLASHINFER_INVALID_ARGUMENT', words);
+  });
+
   it.each([
     [[0, 2, 3, 3], [4, 16, 0], 16, [20, 16, 0]],
     [[0, 5], [1], 1, [5]],

@@ -258,7 +258,12 @@ describe('fp8 operators refuse', () => {
     );
     const wrong = (options: object) => () => quantizeFp8PerBlock(x, options);
     expectThrows(wrong({ dtype: 'int8' }), 'ERR_FLASHINFER_INVALID_DTYPE', "dtype is 'int8'", "'float8_e4m3fn'");
-    expectThrows(wrong({ blockShape: [1, 64] }), 'ERR_FLASHINFER_INVALID_ARGUMENT', 'blockShape is [1,64]', '[1, 128]');
+    expectThrows(
+      wrong({ blockShape: [1, 64] }),
+      'ERR_FLASHINFER_INVALID_ARGUMENT',
+      'blockShape is [1, 64]',
+      '[1, 128]',
+    );
     expectThrows(wrong({ scaleMajorMode: 'M' }), 'ERR_FLASHINFER_INVALID_ARGUMENT', "'M'", "'K' or 'MN'");
     expectThrows(wrong({ scales: 1 }), 'ERR_FLASHINFER_INVALID_ARGUMENT', 'option scales is unknown');
     expectThrows(

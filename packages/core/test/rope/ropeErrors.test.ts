@@ -134,15 +134,21 @@ describe.each(calls)('%s refuses', (name, call, names) => {
 
   if (!table)
     it('rotary dimensions and frequencies out of range', () => {
-      for (const rotaryDim of [0, 3, 66, 2.5, '64']) {
-        const words = [`rotaryDim is ${rotaryDim}`, 'an even number from 2 to 64'];
+      for (const rotaryDim of [0, 3, 66, 2.5, '64', null]) {
+        const words = ['rotaryDim is', String(rotaryDim), 'an even number from 2 to 64'];
         refuses({ options: { rotaryDim } }, 'ERR_FLASHINFER_INVALID_ARGUMENT', ...words);
       }
       const odd = { q: make([3, 4, 63]), k: make([3, 2, 63]) };
       refuses(odd, 'ERR_FLASHINFER_INVALID_ARGUMENT', 'rotaryDim is headDim=63, since it was left out');
       for (const option of ['ropeScale', 'ropeTheta', ...(llama31 ? ['lowFreqFactor', 'oldContextLen'] : [])]) {
         for (const value of [0, -1, Number.NaN, Infinity, '1']) {
-          refuses({ options: { [option]: value } }, 'ERR_FLASHINFER_INVALID_SCALE', `${option} is ${value}`, 'above 0');
+          refuses(
+            { options: { [option]: value } },
+            'ERR_FLASHINFER_INVALID_SCALE',
+            `${option} is`,
+            String(value),
+            'above 0',
+          );
         }
       }
       const factors = { lowFreqFactor: 4, highFreqFactor: 4 };

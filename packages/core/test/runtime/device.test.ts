@@ -16,9 +16,15 @@ describe('device names', () => {
     expect([deviceIndex('cpu'), deviceIndex('cuda:12')]).toEqual([-1, 12]);
     expect([deviceOf(-1), deviceOf(3)]).toEqual(['cpu', 'cuda:3']);
     for (const name of ['', 'gpu', 'cuda:', 'cuda:-1', 'cuda:1.5', 'CPU', 'cuda:00']) {
-      expectThrows(() => parseDevice(name), 'ERR_FLASHINFER_INVALID_ARGUMENT', JSON.stringify(name), "'cpu', 'cuda'");
+      expectThrows(() => parseDevice(name), 'ERR_FLASHINFER_INVALID_ARGUMENT', `'${name}'`, "'cpu', 'cuda'");
     }
-    expectThrows(() => parseDevice(0 as never), 'ERR_FLASHINFER_INVALID_ARGUMENT', '0 is no device');
+    for (const [value, name] of [
+      [0, '0'],
+      [1n, '1n'],
+      [{}, 'an object'],
+    ]) {
+      expectThrows(() => parseDevice(value as never), 'ERR_FLASHINFER_INVALID_ARGUMENT', `${name} is no device`);
+    }
   });
 });
 
@@ -91,7 +97,8 @@ describe('settings', () => {
       expectThrows(
         () => setNumThreads(value),
         'ERR_FLASHINFER_INVALID_ARGUMENT',
-        `numThreads is ${value}`,
+        'numThreads is',
+        String(value),
         '1 to 4096',
       );
     }

@@ -154,3 +154,18 @@ it('refuses shapes and dtypes that do not agree', () => {
     'draftProbs has dtype float8_e4m3fn',
   );
 });
+
+it('refuses counters in the memory of each other or of the drafted ids', () => {
+  const draft = tensor([1, 0], { shape: [1, 1, 2], device });
+  const target = tensor([1, 0, 0, 1], { shape: [1, 2, 2], device });
+  const memory = tensor(Int32Array.of(0, 0), { device });
+  const ids = memory.slice(0, 0, 1).view(1, 1);
+  const [same, other] = [memory.slice(0, 0, 1), memory.slice(0, 1, 2)];
+  for (const [options, words] of [
+    [{ accepted: same }, 'accepted and draftTokenIds overlap'],
+    [{ emitted: same }, 'emitted and draftTokenIds overlap'],
+    [{ accepted: other, emitted: other }, 'accepted and emitted overlap'],
+  ] as const) {
+    expectThrows(() => chainSpeculativeSampling(draft, ids, target, options), 'ERR_FLASHINFER_INVALID_ARGUMENT', words);
+  }
+});

@@ -229,7 +229,7 @@ describe('mistakes', () => {
     [[sample, sample], { inputType: 'probs' }, 'processor 1 is sample', 'given tokens', 'let Sample be the last'],
     [[topK, sample], undefined, 'inputType is undefined and topK', 'logits and probs'],
     [[], undefined, 'processors is []'],
-    ['sample', undefined, 'processors is sample'],
+    ['sample', undefined, "processors is 'sample'"],
     [[Sample], undefined, 'expected a list of Temperature'],
     [[{ kind: 'toString' }], undefined, 'expected a list'],
     [[sample], { inputType: 'tokens' }, "inputType is 'tokens'"],

@@ -158,7 +158,7 @@ describe('to', () => {
 
   it('refuses what is neither a device nor a dtype', () => {
     using t = empty(1, { device });
-    expectThrows(() => t.to('float' as never), 'ERR_FLASHINFER_INVALID_ARGUMENT', '"float"');
+    expectThrows(() => t.to('float' as never), 'ERR_FLASHINFER_INVALID_ARGUMENT', "'float'", 'float16');
   });
 
   it.skipIf(onCuda)('says what is missing where there is no GPU', () => {
