@@ -26,27 +26,52 @@ function product<G extends Grid>(grid: G): Case<G>[] {
 
 /** Greedy: always takes the case with most pairs not met yet. Deterministic. */
 export function coverPairs<C extends Record<string, unknown>>(cases: readonly C[]): C[] {
-  const pairsOf = cases.map(pairs);
-  const missing = new Set(pairsOf.flat());
+  const { pairs, width, count } = numberPairs(cases);
+  const missing = new Uint8Array(count).fill(1);
   const chosen: C[] = [];
-  while (missing.size > 0) {
+  for (let left = count; left > 0; ) {
     let best = 0;
     let bestGain = -1;
     for (let n = 0; n < cases.length; ++n) {
       let gain = 0;
-      for (const pair of pairsOf[n]!) gain += missing.has(pair) ? 1 : 0;
+      for (let i = n * width; i < (n + 1) * width; ++i) gain += missing[pairs[i]!]!;
       if (gain > bestGain) {
         best = n;
         bestGain = gain;
       }
     }
     chosen.push(cases[best]!);
-    for (const pair of pairsOf[best]!) missing.delete(pair);
+    for (let i = best * width; i < (best + 1) * width; ++i) missing[pairs[i]!] = 0;
+    left -= bestGain;
   }
   return chosen;
 }
 
-function pairs(c: Record<string, unknown>): string[] {
-  const entries = Object.entries(c).map(([name, value]) => `${name}=${JSON.stringify(value)}`);
-  return entries.flatMap((first, n) => entries.slice(n + 1).map((second) => `${first}&${second}`));
+/** Numbers from 0 for the pairs that occur: those of case n are `pairs[n * width .. (n + 1) * width]`. */
+function numberPairs(cases: readonly Record<string, unknown>[]): { pairs: Int32Array; width: number; count: number } {
+  const names = Object.keys(cases[0] ?? {});
+  const width = (names.length * (names.length - 1)) / 2;
+  const pairs = new Int32Array(cases.length * width);
+  const values = names.map(() => new Map<string, number>());
+  const numbers = new Map<number, number>();
+  let at = 0;
+  for (const c of cases) {
+    const indices = names.map((name, p) => numberOf(values[p]!, JSON.stringify(c[name])));
+    for (let a = 0; a < names.length; ++a) {
+      for (let b = a + 1; b < names.length; ++b, ++at) {
+        // No parameter has a thousand values.
+        const key = ((a * names.length + b) * 1000 + indices[a]!) * 1000 + indices[b]!;
+        pairs[at] = numberOf(numbers, key);
+      }
+    }
+  }
+  return { pairs, width, count: numbers.size };
+}
+
+/** Of a key, the next one free if it is new. */
+function numberOf<K>(numbers: Map<K, number>, key: K): number {
+  const known = numbers.get(key);
+  if (known !== undefined) return known;
+  numbers.set(key, numbers.size);
+  return numbers.size - 1;
 }
