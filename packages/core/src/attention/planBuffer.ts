@@ -50,8 +50,9 @@ export class PlanBuffer {
     batchSize: number,
     numPages: number,
   ): BufferLayout {
-    if (cut === undefined || kernels === undefined) return layoutOf(prefillWords, 0, 0, 0, numPages, 0, 0);
     const { maxima } = this;
+    const most = maxima?.numPages ?? numPages;
+    if (cut === undefined || kernels === undefined) return layoutOf(prefillWords, 0, 0, 0, most, 0, 0);
     const { shape } = kernels;
     if (maxima === undefined) {
       const { numItems, numMergeItems, partialRows, numCounters } = cut;
