@@ -7,7 +7,7 @@ import { backendOption, testDevice } from '../device.ts';
 import { type AttentionReferenceOptions, attentionReference } from '../reference/attention.ts';
 import { attentionTolerance, expectClose, expectLseClose, largestLogit } from '../reference/compare.ts';
 import { maskArray, normalArray, testSeed, uniformSource } from '../reference/random.ts';
-import { deviceTensor, heldValues, packMask, poisoned } from './attentionCase.ts';
+import { deviceTensor, type FloatDType, heldValues, packMask, poisoned } from './attentionCase.ts';
 
 export interface BatchCase {
   readonly qoLens: readonly number[];
@@ -17,7 +17,7 @@ export interface BatchCase {
   readonly headDim: number;
   /** Default headDim. */
   readonly headDimVo?: number;
-  readonly dtype: 'float16' | 'bfloat16';
+  readonly dtype: FloatDType;
   readonly kvDtype?: DType;
   readonly pageSize?: number;
   readonly kvLayout?: 'NHD' | 'HND';
@@ -112,7 +112,7 @@ export function makeInputs(c: BatchCase) {
 }
 
 /** The masks in the form a case asks for. */
-function maskOptions(c: BatchCase, masks: readonly Uint8Array[] | undefined) {
+export function maskOptions(c: BatchCase, masks: readonly Uint8Array[] | undefined) {
   if (masks === undefined) return {};
   const flat = (parts: readonly Uint8Array[]): Uint8Array => Uint8Array.from(parts.flatMap((part) => [...part]));
   const [elements, packed] = [flat(masks), flat(masks.map(packMask))];
