@@ -11,7 +11,7 @@ const layers = [
   ['errors.ts', 'envVars.ts', 'logging.ts', 'packageRoot.ts', 'native'],
   ['check', 'jit', 'runtime', 'tensor'],
   ['operators'],
-  ['kernelFamilies.ts', 'aotKernels.ts', 'showConfig.ts'],
+  ['kernelFamilies.ts', 'aotKernels.ts', 'moduleStatus.ts', 'showConfig.ts'],
   ['cli', 'index.ts', 'internal.ts', 'aot.ts'],
 ];
 

@@ -37,7 +37,9 @@ function pinnedManifests() {
   return Object.fromEntries(
     targets.map((target) => {
       const content = readFileSync(join(cubins, target, 'manifest.json'));
-      return [target, { bytes: content.byteLength, sha256: createHash('sha256').update(content).digest('hex') }];
+      const sha256 = createHash('sha256').update(content).digest('hex');
+      const modules = Object.keys(JSON.parse(content.toString('utf8')).modules).length;
+      return [target, { bytes: content.byteLength, sha256, modules }];
     }),
   );
 }

@@ -2,12 +2,16 @@
 import { realpathSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname } from 'node:path';
-import { envVars } from './envVars.ts';
+import { env, envVars } from './envVars.ts';
 import { FlashInferError } from './errors.ts';
 import { findAddOn, installedArchPackages, isSameVersion } from './jit/addOns.ts';
+import { namedTarget, type Target } from './jit/arch.ts';
 import { findNvcc, type NvccProbe } from './jit/compilers/nvcc.ts';
 import { findNvrtc, type NvrtcProbe } from './jit/compilers/nvrtc.ts';
+import { jitConfig } from './jit/config.ts';
+import { downloadTotals } from './jit/download/download.ts';
 import { cacheInfo } from './jit/status.ts';
+import { moduleTotals } from './moduleStatus.ts';
 import type { DeviceProperties, NativeBinding } from './native/binding.ts';
 import { addonCandidates, native } from './native/load.ts';
 import { packageRoot, packageVersion } from './packageRoot.ts';
@@ -37,6 +41,16 @@ export interface Config {
   environment: EnvironmentEntry[];
   /** Compiled modules of this version; `null` when a variable that places the cache is not valid. */
   cache: ReturnType<typeof cacheInfo> | null;
+  /**
+   * Kernels that repositories have for this machine's architectures, or for all where it has no GPU, and how many of them are
+   * downloaded; `null` as above.
+   */
+  cubins: { path: string; downloaded: number; total: number } | null;
+  /**
+   * The kernels that models launch, and how many are compiled, of FLASHINFER_CUDA_ARCH_LIST or the GPUs. Empty where neither
+   * names an architecture; `null` where that cannot be said: the addon is missing, a variable or an add-on package does not fit.
+   */
+  modules: { target: string; total: number; compiled: number }[] | null;
 }
 
 /** One variable the library reads. `value` is what this process has; `valid` is false when reading it would throw. */
@@ -62,15 +76,18 @@ export function showConfig(): Config {
   const { binding, addon } = describeAddon();
   const driver = binding?.cuda.probe() ?? null;
   const nvcc = findNvcc();
+  const gpus = binding && driver?.ok ? describeGpus(binding, driver.deviceCount ?? 0) : [];
   return {
     versions: describeVersions(),
     system: { node: process.version, platform: process.platform, arch: process.arch },
     addon,
     cpu: binding?.cpu.info() ?? null,
     cuda: { driver, toolkit: nvcc.path ? toolkitOf(nvcc.path) : null, nvcc, nvrtc: binding && findNvrtc() },
-    gpus: binding && driver?.ok ? describeGpus(binding, driver.deviceCount ?? 0) : [],
+    gpus,
     environment: describeEnvironment(),
-    cache: describeCache(),
+    cache: unlessRefused(() => cacheInfo()),
+    cubins: unlessRefused(() => describeCubins(gpus)),
+    modules: binding && unlessRefused(() => ownTargets(gpus).map(moduleTotals)),
   };
 }
 
@@ -122,11 +139,23 @@ function describeEnvironment(): EnvironmentEntry[] {
   });
 }
 
-function describeCache(): Config['cache'] {
+/** Architectures to compile for here. */
+function ownTargets(gpus: Config['gpus']): Target[] {
+  return [...new Set((env.cudaArchList ?? gpus.map(({ sm }) => sm)).map(namedTarget))];
+}
+
+function describeCubins(gpus: Config['gpus']): Config['cubins'] {
+  const config = jitConfig();
+  const own = ownTargets(gpus);
+  return downloadTotals(config, own.length > 0 ? own : (Object.keys(config.pinnedManifests) as Target[]));
+}
+
+/** What does not fit together is said elsewhere in the result. */
+function unlessRefused<T>(describe: () => T): T | null {
   try {
-    return cacheInfo();
+    return describe();
   } catch (error) {
-    if (error instanceof FlashInferError && error.code === 'ERR_FLASHINFER_INVALID_ENV') return null;
+    if (error instanceof FlashInferError) return null;
     throw error;
   }
 }

@@ -8,6 +8,8 @@ import { Command } from 'commander';
 import { CacheError, CompileError } from '../errors.ts';
 import { addonCandidates, loadAddon } from '../native/load.ts';
 import { packageRoot, packageVersion } from '../packageRoot.ts';
+import { type JsonOption, jsonOption } from './jsonOption.ts';
+import { printJson } from './output.ts';
 
 /** Needed for the build alone, and so no dependencies: users of a platform package do without. */
 const tools = ['cmake-js', 'node-addon-api', 'node-api-headers'] as const;
@@ -20,11 +22,15 @@ interface Manifest {
 export function buildAddonCommand(): Command {
   return new Command('build-addon')
     .description('compiles the addon from source, for a platform that no package of @flashinfer/core covers')
-    .action(() => {
+    .addOption(jsonOption('{ path, version }'))
+    .action(({ json }: JsonOption) => {
       const root = packageRoot();
       buildAddon(root, findTools(tools, [root, process.cwd()], readManifest(join(root, 'package.json'))));
-      loadAddon(root, packageVersion());
-      console.log(`Built ${addonCandidates(root)[0]}, version ${packageVersion()}`);
+      const version = packageVersion();
+      loadAddon(root, version);
+      const path = addonCandidates(root)[0];
+      if (json) printJson({ path, version });
+      else console.log(`Built ${path}, version ${version}`);
     });
 }
 

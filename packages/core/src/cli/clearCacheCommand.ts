@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-import { rmSync } from 'node:fs';
 import { Command } from 'commander';
 import { cacheFolders, cacheInfo } from '../jit/status.ts';
-import { formatBytes } from './output.ts';
+import { deleteFolders } from './deleteFolders.ts';
+import { type JsonOption, jsonOption } from './jsonOption.ts';
+import { formatBytes, formatCount, printJson } from './output.ts';
 
 export function clearCacheCommand(): Command {
   return new Command('clear-cache')
     .description('deletes the kernel modules that this version compiled; installed ones stay')
-    .action(() => {
+    .addOption(jsonOption('{ path, modules, bytes } of what was deleted'))
+    .action(({ json }: JsonOption) => {
       const { path, count, bytes } = cacheInfo();
-      for (const folder of cacheFolders(path)) rmSync(folder, { recursive: true, force: true });
-      console.log(`Deleted ${count} module${count === 1 ? '' : 's'}, ${formatBytes(bytes)}, in ${path}`);
+      deleteFolders('clear-cache', cacheFolders(path));
+      if (json) printJson({ path, modules: count, bytes });
+      else console.log(`Deleted ${formatCount(count, 'module')}, ${formatBytes(bytes)}, in ${path}`);
     });
 }

@@ -4,12 +4,14 @@ import { cpus, release, totalmem } from 'node:os';
 import { Command } from 'commander';
 import { showConfig } from '../showConfig.ts';
 import { diagnose } from './doctor.ts';
+import { type JsonOption, jsonOption } from './jsonOption.ts';
+import { printJson } from './output.ts';
 
 export function collectEnvCommand(): Command {
   return new Command('collect-env')
     .description('collects what a bug report needs: show-config, doctor, the machine and nvidia-smi')
-    .option('--json', 'print as JSON')
-    .action(({ json }: { json?: boolean }) => {
+    .addOption(jsonOption('{ machine, nvidiaSmi, findings, config }; without, the same for a report in Markdown'))
+    .action(({ json }: JsonOption) => {
       const config = showConfig();
       const processors = cpus();
       const machine = {
@@ -18,7 +20,7 @@ export function collectEnvCommand(): Command {
         memoryBytes: totalmem(),
       };
       const report = { machine, nvidiaSmi: nvidiaSmi(), findings: diagnose(config), config };
-      if (json) console.log(JSON.stringify(report, null, 2));
+      if (json) printJson(report);
       else console.log(`\`\`\`json\n${JSON.stringify(report, null, 1)}\n\`\`\``);
     });
 }

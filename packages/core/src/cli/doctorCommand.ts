@@ -2,15 +2,16 @@
 import { Command } from 'commander';
 import { showConfig } from '../showConfig.ts';
 import { diagnose } from './doctor.ts';
-import { printTable, status } from './output.ts';
+import { type JsonOption, jsonOption } from './jsonOption.ts';
+import { printJson, printTable, status } from './output.ts';
 
 export function doctorCommand(): Command {
   return new Command('doctor')
     .description('says what is missing for a run on the GPU and how to get it; exits with 1 when something is')
-    .option('--json', 'print as JSON')
-    .action(({ json }: { json?: boolean }) => {
+    .addOption(jsonOption('[{ what, state, found, fix? }], state ok, warning or missing'))
+    .action(({ json }: JsonOption) => {
       const findings = diagnose(showConfig());
-      if (json) console.log(JSON.stringify(findings, null, 2));
+      if (json) printJson(findings);
       else {
         printTable(findings.map(({ what, state, found }) => [status(state === 'ok', state, state), what, found]));
         for (const { what, fix } of findings) if (fix !== undefined) console.log(`\n${what}: ${fix}`);

@@ -3,37 +3,57 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { Command } from 'commander';
 import { aotKernels } from '../aotKernels.ts';
-import { namedTarget } from '../jit/arch.ts';
+import { InvalidArgumentError } from '../errors.ts';
+import { namedTarget, type Target } from '../jit/arch.ts';
 import { findNvcc } from '../jit/compilers/nvcc.ts';
 import { jitConfig } from '../jit/config.ts';
 import { nvccFlags } from '../jit/flags.ts';
 import { generateSource } from '../jit/source.ts';
+import { type JsonOption, jsonOption } from './jsonOption.ts';
+import { formatCount, printJson } from './output.ts';
 
 export function exportCompileCommandsCommand(): Command {
   return new Command('export-compile-commands')
     .description('writes the generated sources and compile_commands.json for editors and clangd')
     .argument('[folder]', 'where to write', 'flashinfer-sources')
     .option('--arch <arch>', 'architecture', '9.0a')
-    .action((folder: string, { arch }: { arch: string }) => {
-      const target = namedTarget(arch);
-      const directory = resolve(folder);
-      const { includeRoots, codegen } = jitConfig();
-      mkdirSync(directory, { recursive: true });
-      const compiler = findNvcc().path ?? 'nvcc';
-      const commands = aotKernels({ arch: target }).map((spec) => {
-        const file = join(directory, `${spec.name}.cu`);
-        writeFileSync(file, generateSource(spec));
-        const includes = includeRoots.map((root) => `-I${root}`);
-        const output = `${spec.name}.cubin`;
-        return {
-          directory,
-          file,
-          output,
-          arguments: [compiler, ...nvccFlags(target, codegen), ...includes, '-o', output, file],
-        };
-      });
-      const path = join(directory, 'compile_commands.json');
-      writeFileSync(path, `${JSON.stringify(commands, undefined, 1)}\n`);
-      console.log(`Exported ${commands.length} compile commands to ${path}`);
+    .addOption(jsonOption('{ path, commands }, their number'))
+    .action((folder: string, { arch, json }: JsonOption & { arch: string }) => {
+      const { path, commands } = exportCompileCommands(resolve(folder), namedTarget(arch));
+      if (json) printJson({ path, commands });
+      else console.log(`Exported ${formatCount(commands, 'compile command')} to ${path}`);
     });
+}
+
+function exportCompileCommands(directory: string, target: Target): { path: string; commands: number } {
+  const { includeRoots, codegen } = jitConfig();
+  const compiler = findNvcc().path ?? 'nvcc';
+  const kernels = aotKernels({ arch: target }).map((spec) => {
+    const file = join(directory, `${spec.name}.cu`);
+    const includes = includeRoots.map((root) => `-I${root}`);
+    const output = `${spec.name}.cubin`;
+    const command = [compiler, ...nvccFlags(target, codegen), ...includes, '-o', output, file];
+    return { source: generateSource(spec), entry: { directory, file, output, arguments: command } };
+  });
+  const path = join(directory, 'compile_commands.json');
+  try {
+    mkdirSync(directory, { recursive: true });
+    for (const { source, entry } of kernels) writeFileSync(entry.file, source);
+    writeFileSync(
+      path,
+      `${JSON.stringify(
+        kernels.map(({ entry }) => entry),
+        undefined,
+        1,
+      )}\n`,
+    );
+  } catch (error) {
+    throw new InvalidArgumentError(
+      'ERR_FLASHINFER_INVALID_ARGUMENT',
+      `export-compile-commands: ${directory} cannot be written (${(error as Error).message}); expected a folder, which is ` +
+        'made where it is missing; name another one',
+      { cause: error },
+    );
+  }
+  return { path, commands: kernels.length };
 }

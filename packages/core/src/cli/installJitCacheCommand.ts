@@ -2,20 +2,21 @@
 import { Command } from 'commander';
 import { jitConfig } from '../jit/config.ts';
 import { installJitCache } from '../jit/prebuilt/install.ts';
-import { formatBytes } from './output.ts';
+import { type JsonOption, jsonOption } from './jsonOption.ts';
+import { formatBytes, formatCount, printJson } from './output.ts';
 
 export function installJitCacheCommand(): Command {
   return new Command('install-jit-cache')
     .description('unpacks and verifies compiled kernels from a tarball of @flashinfer/jit-cache, without npm')
     .argument('<file>', 'flashinfer-jit-cache-<version>+cu<version>.tgz')
-    .option('--json', 'print the result as JSON')
-    .action(async (file: string, { json }: { json?: boolean }) => {
+    .addOption(jsonOption('{ path, version, releases, targets, modules, bytes }'))
+    .action(async (file: string, { json }: JsonOption) => {
       const installed = await installJitCache(file, jitConfig());
       const { version, targets, modules, bytes, path } = installed;
-      if (json) console.log(JSON.stringify(installed, null, 2));
+      if (json) printJson(installed);
       else
         console.log(
-          `Installed ${modules} modules of version ${version} for ${targets.join(', ')}, ${formatBytes(bytes)}, in ${path}`,
+          `Installed ${formatCount(modules, 'module')} of version ${version} for ${targets.join(', ')}, ${formatBytes(bytes)}, in ${path}`,
         );
     });
 }

@@ -2,10 +2,16 @@
 import Table from 'cli-table3';
 import pc from 'picocolors';
 
+const { NO_COLOR, TERM } = process.env;
 // picocolors also colours in CI logs and on Windows pipes; a report is coloured on a terminal only.
-const colors = pc.createColors(process.stdout.isTTY === true && !process.env.NO_COLOR);
+const colors = pc.createColors(process.stdout.isTTY === true && !NO_COLOR && TERM !== 'dumb');
 
 export type Row = readonly [name: string, value: string];
+
+/** Prints what a command found or did as JSON. */
+export function printJson(value: unknown): void {
+  console.log(JSON.stringify(value, undefined, 2));
+}
 
 /** Prints a heading and rows of two columns. */
 export function printSection(title: string, rows: readonly Row[]): void {
@@ -16,6 +22,7 @@ export function printSection(title: string, rows: readonly Row[]): void {
 
 /** Prints rows as aligned columns without borders. */
 export function printTable(rows: readonly (readonly string[])[]): void {
+  if (rows.length === 0) return;
   const table = new Table({
     chars: Object.fromEntries(borders.map((name) => [name, ''])),
     style: { head: [], border: [], 'padding-left': 2, 'padding-right': 0 },
@@ -41,11 +48,26 @@ export function formatBytes(bytes: number): string {
   return `${unit === 0 ? bytes : (bytes / 1024 ** unit).toFixed(1)} ${units[unit]}`;
 }
 
+/** `1 module`, `2 modules` */
+export function formatCount(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`;
+}
+
 /** How far long work is, on one line of a terminal; nothing elsewhere. */
 export function progressLine(done: number, total: number, name: string): void {
-  if (!process.stderr.isTTY) return;
+  if (!showsProgress()) return;
   const filled = Math.round((20 * done) / total);
   const bar = `[${'='.repeat(filled)}${' '.repeat(20 - filled)}] ${done}/${total} ${name}`;
-  const width = process.stderr.columns ?? 80;
+  // Pseudo terminals that nobody sized have 0 columns.
+  const width = process.stderr.columns || 80;
   process.stderr.write(`\r\x1b[K${done < total ? bar.slice(0, width - 1) : ''}`);
+}
+
+/** Removes what {@link progressLine} drew, for work that ends before its last item. */
+export function clearProgress(): void {
+  if (showsProgress()) process.stderr.write('\r\x1b[K');
+}
+
+function showsProgress(): boolean {
+  return process.stderr.isTTY === true && process.env.TERM !== 'dumb';
 }

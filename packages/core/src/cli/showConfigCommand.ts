@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 import { Command } from 'commander';
 import { type Config, showConfig } from '../showConfig.ts';
-import { formatBytes, printSection, type Row, status } from './output.ts';
+import { type JsonOption, jsonOption } from './jsonOption.ts';
+import { formatBytes, printJson, printSection, type Row, status } from './output.ts';
 
 export function showConfigCommand(): Command {
   return new Command('show-config')
     .description('shows versions, devices, toolkit, environment variables and caches')
-    .option('--json', 'print the same as JSON')
-    .action(({ json }: { json?: boolean }) => {
+    .addOption(jsonOption('what showConfig() of the library returns'))
+    .action(({ json }: JsonOption) => {
       const config = showConfig();
-      if (json) console.log(JSON.stringify(config, null, 2));
+      if (json) printJson(config);
       else printConfig(config);
     });
 }
 
 function printConfig(config: Config): void {
-  const { versions, system, addon, cpu, cuda, gpus, environment, cache } = config;
+  const { versions, system, addon, cpu, cuda, gpus, environment, cache, cubins, modules } = config;
   printSection('Packages', [
     ['@flashinfer/core', versions.core],
     ['@flashinfer/cubin', versions.cubin ?? 'not installed'],
@@ -40,6 +41,14 @@ function printConfig(config: Config): void {
     ['folder', cache?.path ?? 'unknown: a variable is not valid'],
     ['modules', cache ? `${cache.count}, ${formatBytes(cache.bytes)}` : 'unknown'],
   ]);
+  printSection('Downloaded cubins', [
+    ['folder', cubins?.path ?? 'unknown: a variable is not valid'],
+    ['cubins', cubins ? describeCubins(cubins) : 'unknown'],
+  ]);
+  printSection(
+    'Modules that models launch',
+    modules ? moduleRows(modules) : [['unknown', 'see versions and variables']],
+  );
   printSection('Environment variables', environment.map(environmentRow));
 }
 
@@ -52,6 +61,19 @@ function describeDriver(driver: Config['cuda']['driver']): string {
 function describeCompiler({ path, release, error, searched }: Config['cuda']['nvcc']): string {
   if (path !== undefined && release !== undefined) return status(true, `${path}, CUDA ${release}`, '');
   return status(false, '', `${error ?? 'not found'}; looked for ${searched.join(', ')}`);
+}
+
+function describeCubins({ downloaded, total }: NonNullable<Config['cubins']>): string {
+  if (total === 0) return 'none are published for this version and these architectures';
+  return `Downloaded ${downloaded}/${total} cubins`;
+}
+
+function moduleRows(modules: NonNullable<Config['modules']>): Row[] {
+  if (modules.length === 0) return [['none', 'no GPU to count for; flashinfer module-status --arch 9.0a does']];
+  return modules.map(({ target, total, compiled }) => [
+    target,
+    `${total} total, ${compiled} compiled, ${total - compiled} not compiled`,
+  ]);
 }
 
 /** The driver's encoding: 1000 * major + 10 * minor. */

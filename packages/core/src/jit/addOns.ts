@@ -22,9 +22,10 @@ export function archPackage(target: Target): string {
 
 /** Looked up from the core, then from the application. */
 export function findAddOn(name: string): AddOn | undefined {
-  for (const from of [packageRoot(), process.cwd()]) {
+  for (const from of [packageRoot, process.cwd]) {
     try {
-      const manifest = createRequire(join(from, 'package.json')).resolve(`${name}/package.json`);
+      // The working directory may be deleted, and then has no name.
+      const manifest = createRequire(join(from(), 'package.json')).resolve(`${name}/package.json`);
       const { version } = JSON.parse(readFileSync(manifest, 'utf8')) as { version: string };
       return { name, root: dirname(manifest), version };
     } catch {

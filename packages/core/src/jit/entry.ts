@@ -8,6 +8,8 @@ import { cubinSm } from './cubin.ts';
 import { schemaVersion } from './key.ts';
 
 const kernelFiles = ['kernel.cubin', 'source.cu', 'log.txt'] as const;
+/** Of a library for the cpu device. */
+export const hostFiles = ['variant.so', 'source.cc', 'log.txt'] as const;
 export const manifestFile = 'spec.json';
 
 export interface EntryManifest {

@@ -11,7 +11,7 @@ import { type Procedure, perform, runSync } from './bothWays.ts';
 import { CompilerFailure, shellQuote } from './compilers/compiler.ts';
 import { findHostCompiler, type HostCompiler, hostCompilerNotFound, hostFlags } from './compilers/hostCompiler.ts';
 import { runCompiler } from './compilers/runCompiler.ts';
-import { manifestFile, manifestText, readFiles } from './entry.ts';
+import { hostFiles, manifestFile, manifestText, readFiles } from './entry.ts';
 import { hashHeaders } from './headers.ts';
 import { schemaVersion } from './key.ts';
 import { acquireLock } from './lock.ts';
@@ -30,8 +30,6 @@ export interface HostModule {
 }
 
 type HostJit = Pick<JitEnvironment, 'config' | 'cache'>;
-
-const files = ['variant.so', 'source.cc', 'log.txt'] as const;
 
 interface HostBuild {
   readonly module: HostModule;
@@ -58,8 +56,8 @@ export function resolveHostModule(jit: HostJit, module: HostModule, isa: CpuIsa)
   const uri = `${module.name}_${createHash('sha256').update(key).digest('hex').slice(0, 16)}`;
   const target = `cpu_${process.platform}_${process.arch}_${isa}`;
   const folder = join(cache.root, target, `${uri}_${compiler.id}`);
-  const state = readFiles(folder, files, uri, target);
-  if (state.kind === 'valid') return join(folder, files[0]);
+  const state = readFiles(folder, hostFiles, uri, target);
+  if (state.kind === 'valid') return join(folder, hostFiles[0]);
   if (config.disableJit) {
     throw new BinaryNotFoundError(
       'ERR_FLASHINFER_BINARY_NOT_FOUND',
@@ -73,12 +71,12 @@ export function resolveHostModule(jit: HostJit, module: HostModule, isa: CpuIsa)
 /** Compiles under the entry's lock and publishes, as kernels are. */
 function* build(jit: HostJit, { module, uri, target, source, flags, compiler, folder }: HostBuild): Procedure<string> {
   const { cache, config } = jit;
-  const library = join(folder, files[0]);
+  const library = join(folder, hostFiles[0]);
   let unlock: (() => void) | undefined;
   let temporary: string | undefined;
   try {
     unlock = yield* acquireLock(cache.prepare(folder).lockPath, uri, true);
-    const state = readFiles(folder, files, uri, target);
+    const state = readFiles(folder, hostFiles, uri, target);
     if (state.kind === 'valid') return library;
     if (state.kind === 'corrupt') {
       notice(`rebuilding ${uri} for ${target}: ${state.reason}; the old entry is kept in ${cache.quarantine(folder)}`);
@@ -97,14 +95,14 @@ function* build(jit: HostJit, { module, uri, target, source, flags, compiler, fo
     const start = performance.now();
     let log: string;
     try {
-      log = yield* perform(runCompiler(compiler.path, command(sourcePath, join(temporary, files[0]))));
+      log = yield* perform(runCompiler(compiler.path, command(sourcePath, join(temporary, hostFiles[0]))));
     } catch (error) {
       if (!(error instanceof CompilerFailure)) throw error;
       throw explain(jit, { module, uri, target, source, compiler }, sourcePath, command, error);
     }
     const seconds = Math.round(performance.now() - start) / 1000;
     const contents = {
-      'variant.so': readFileSync(join(temporary, files[0])),
+      'variant.so': readFileSync(join(temporary, hostFiles[0])),
       'source.cc': Buffer.from(source),
       'log.txt': Buffer.from(log),
     };

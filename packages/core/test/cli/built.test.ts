@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The built command as users run it, on this machine and on the fake driver.
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { aotKernels } from '../../src/aotKernels.ts';
@@ -41,11 +41,13 @@ describe('flashinfer', () => {
 
   it.each([
     [['no-such-command'], /unknown command/],
-    [['module-status', '--filter', 'some'], /expected all, compiled or not-compiled/],
+    [['module-status', '--filter', 'some'], /Allowed choices are all, compiled, not-compiled/],
     [['download-cubin', '--arch', '9.9'], /'9.9' is not known/],
     [['download-cubin', '--arch', '9.0'], /no repository is set/],
     [['list-cubins', '--arch', '9.0'], /set FLASHINFER_CUBINS_REPOSITORY/],
     [['install-jit-cache', '/nonexistent.tgz'], /does not exist/],
+    [['list-modules', 'no_such_module'], /no module has no_such_module in its name/],
+    [['export-compile-commands', bin], /flashinfer\.js cannot be written \(EEXIST.*name another one/],
   ])('%j ends with 1 and a sentence', (args, message) => {
     const { err, status } = run(args);
     expect(status).toBe(1);
@@ -60,6 +62,9 @@ describe('flashinfer', () => {
     const [first] = JSON.parse(readFileSync(join(folder, 'compile_commands.json'), 'utf8'));
     expect(first.arguments).toContain('-arch=sm_80');
     expect(existsSync(first.file)).toBe(true);
+    const again = run(['export-compile-commands', folder, '--arch', '8.0', '--json']);
+    const path = join(folder, 'compile_commands.json');
+    expect(JSON.parse(again.out)).toEqual({ path, commands: aotKernels({ arch: '8.0' }).length });
   });
 
   it('collects machine, findings and configuration as JSON', () => {
@@ -68,12 +73,40 @@ describe('flashinfer', () => {
     expect(report.config.versions.core).toBe(packageVersion());
   });
 
+  it.each([[['--detailed']], [['--json']]])('ends quietly when the reader of module-status %j has enough', (args) => {
+    const command = `"${process.execPath}" "${bin}" module-status --arch 9.0 ${args.join(' ')} | head -1; echo "\${PIPESTATUS[0]}"`;
+    const { stdout, stderr } = spawnSync('bash', ['-c', command], { encoding: 'utf8' });
+    expect([stdout.trim().split('\n').at(-1), stderr]).toEqual(['0', '']);
+  });
+
+  it.runIf(existsSync('/dev/full'))('ends with 1 when its output is lost', () => {
+    const { status, stderr } = spawnSync('sh', ['-c', `"${process.execPath}" "${bin}" show-config > /dev/full`], {
+      encoding: 'utf8',
+    });
+    expect([status, stderr]).toEqual([1, expect.stringMatching(/^flashinfer: the output cannot be written: ENOSPC/)]);
+  });
+
+  it.runIf(process.platform === 'linux')('works in a folder that is gone', () => {
+    const folder = temporaryFolder();
+    const command = `cd "${folder}" && rmdir "${folder}" && "${process.execPath}" "${bin}" show-config --json`;
+    const { status, stdout, stderr } = spawnSync('sh', ['-c', command], { encoding: 'utf8' });
+    expect(status, stderr).toBe(0);
+    expect(JSON.parse(stdout).versions.core).toBe(packageVersion());
+  });
+
   it('deletes downloads', () => {
     const base = temporaryFolder();
     const folder = join(base, 'flashinfer', packageVersion(), 'cubins');
-    mkdirSync(folder, { recursive: true });
-    expect(run(['clear-cubin'], { FLASHINFER_WORKSPACE_BASE: base }).out).toBe(`Deleted ${folder}\n`);
-    expect(existsSync(folder)).toBe(false);
+    const clear = (...args: string[]) => run(['clear-cubin', ...args], { FLASHINFER_WORKSPACE_BASE: base }).out;
+    for (const [printed, ...args] of [[`Deleted 1 cubin, 7 bytes, in ${folder}\n`], ['', '--json']]) {
+      mkdirSync(join(folder, 'sm_80'), { recursive: true });
+      writeFileSync(join(folder, 'sm_80', 'a.cubin.br'), 'content');
+      const out = clear(...args);
+      if (args.length === 0) expect(out).toBe(printed);
+      else expect(JSON.parse(out)).toEqual({ path: folder, cubins: 1, bytes: 7 });
+      expect(existsSync(folder)).toBe(false);
+    }
+    expect(clear()).toBe(`Deleted 0 cubins, 0 bytes, in ${folder}\n`);
   });
 });
 
@@ -172,5 +205,7 @@ describe.runIf(process.platform === 'linux')('on a GPU without a compiler', () =
     const { out } = run(['module-status', '--json'], { ...offline, FLASHINFER_WORKSPACE_BASE: base });
     const rows: { origin: string }[] = JSON.parse(out);
     expect([rows.length, new Set(rows.map(({ origin }) => origin))]).toEqual([specs.length, new Set(['jit-cache'])]);
+    const { modules } = JSON.parse(run(['show-config', '--json'], { ...offline, FLASHINFER_WORKSPACE_BASE: base }).out);
+    expect(modules).toEqual([{ target, total: specs.length, compiled: specs.length }]);
   });
 });

@@ -14,7 +14,7 @@ vi.mock(import('../../src/native/load.ts'), async (original) => ({
 it('show-config works without the addon and says that it is missing', async () => {
   const config = showConfig();
   expect(config.addon).toEqual({ loaded: false, path: null, error: expect.stringContaining('tried /nowhere') });
-  expect(config).toMatchObject({ cpu: null, cuda: { driver: null }, gpus: [] });
+  expect(config).toMatchObject({ cpu: null, cuda: { driver: null }, gpus: [], modules: null });
   expect(config.environment.length).toBeGreaterThan(5);
 
   const lines: string[] = [];

@@ -2,8 +2,10 @@
 import { readFileSync } from 'node:fs';
 import { CommanderError } from 'commander';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { aotKernels } from '../../src/aotKernels.ts';
 import { createProgram } from '../../src/cli/program.ts';
 import { showConfig } from '../../src/showConfig.ts';
+import { temporaryFolder } from '../jit/fixture.ts';
 
 const manifest = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'));
 
@@ -78,6 +80,18 @@ describe('show-config', () => {
     expect(out).toContain(addon.path);
     expect(out).toContain(`${cpu?.isa}, ${cpu?.numThreads} of ${cpu?.maxThreads} threads`);
     expect(out).not.toContain('\u001b[');
+  });
+
+  it('counts the modules of the architectures of the environment, and says when it cannot', async () => {
+    vi.stubEnv('FLASHINFER_WORKSPACE_BASE', temporaryFolder());
+    vi.stubEnv('FLASHINFER_CUDA_ARCH_LIST', '9.0 9.0a');
+    const { length } = aotKernels({ arch: '9.0a' });
+    const { out } = await run('show-config');
+    expect(out.match(/^.* total, /gm)).toHaveLength(1);
+    expect(out).toMatch(new RegExp(`^  sm_90a +${length} total, 0 compiled, ${length} not compiled$`, 'm'));
+    expect(out).toMatch(/^ {2}cubins +none are published for this version/m);
+    vi.stubEnv('FLASHINFER_CUDA_ARCH_LIST', 'nine');
+    expect(showConfig()).toMatchObject({ modules: null, cubins: null, cache: null });
   });
 
   it('shows variables that are set, and what a bad one should be', async () => {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A copy of the built package that carries cubins.json, as a release does, beside a repository of its kernels.
 import { spawn, spawnSync } from 'node:child_process';
-import { cpSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
 import { join } from 'node:path';
@@ -34,7 +34,7 @@ beforeAll(async () => {
     cpSync(join(packageRoot(), name), join(released, name), { recursive: true });
   for (const name of ['node_modules', 'build']) symlinkSync(join(packageRoot(), name), join(released, name));
   symlinkSync(join(packageRoot(), '../../include'), join(released, 'include'));
-  const pinned = { [target]: { bytes: manifest.byteLength, sha256: sha256(manifest) } };
+  const pinned = { [target]: { bytes: manifest.byteLength, sha256: sha256(manifest), modules: specs.length } };
   writeFileSync(join(released, 'cubins.json'), JSON.stringify(pinned));
 });
 afterAll(() => fake.dispose());
@@ -83,14 +83,78 @@ describe.runIf(process.platform === 'linux')('a released core', () => {
     const command = (...args: string[]) => runNode([join(released, 'bin/flashinfer.js'), ...args], env);
     const states = (): unknown[] =>
       JSON.parse(command('list-cubins', '--json').out).map((row: { downloaded: boolean }) => row.downloaded);
+    const counted = () => /^ {2}cubins +(.*)$/m.exec(command('show-config').out)?.[1];
     expect(states()).toEqual(specs.map(() => false));
+    expect(counted()).toBe('Downloaded 0/4 cubins');
     expect(command('download-cubin', '--arch', '9.0')).toMatchObject({
       status: 0,
-      out: expect.stringMatching(/^sm_90a: 4 kernels are in /),
+      out: expect.stringMatching(/^sm_90a: 4 kernels in /),
     });
     expect(states()).toEqual(specs.map(() => true));
-    command('clear-cubin');
+    const again = JSON.parse(command('download-cubin', '--arch', '9.0,9.0a', '--json').out);
+    const path = join(env.FLASHINFER_WORKSPACE_BASE, 'flashinfer', packageVersion(), 'cubins');
+    expect(again).toEqual([{ target, path, modules: 4, downloaded: 0, bytes: 0 }]);
+    const rows: { uri: string; bytes: number }[] = JSON.parse(command('list-cubins', '--json').out);
+    expect(counted()).toBe('Downloaded 4/4 cubins');
+    rmSync(join(path, target, `${rows[1]!.uri}.cubin.br`));
+    expect(counted()).toBe('Downloaded 3/4 cubins');
+    const [mended] = JSON.parse(command('download-cubin', '--module', rows[1]!.uri, '--json').out);
+    expect(mended).toMatchObject({ modules: 1, downloaded: 1, bytes: rows[1]!.bytes });
+    expect(JSON.parse(command('clear-cubin', '--json').out)).toMatchObject({ path, cubins: 4 });
     expect(states()).toEqual(specs.map(() => false));
+  });
+
+  it('refuses a module that the repository does not have', () => {
+    const args = [join(released, 'bin/flashinfer.js'), 'download-cubin', '--arch', '9.0', '--module', 'packbits'];
+    const { status, out, err } = runNode(args, {});
+    expect([status, out]).toEqual([1, '']);
+    expect(err).toMatch(
+      /^flashinfer: download-cubin: module packbits is not among the kernels for sm_90a; .*list-cubins/,
+    );
+  });
+
+  it('says which folder cannot be written', () => {
+    const base = join(temporaryFolder(), 'file');
+    writeFileSync(base, '');
+    const args = [join(released, 'bin/flashinfer.js'), 'download-cubin', '--arch', '9.0'];
+    const { status, err } = runNode(args, { FLASHINFER_WORKSPACE_BASE: base });
+    expect(status).toBe(1);
+    expect(err).toMatch(
+      /^flashinfer: download: .*cubins.sm_90a cannot be written \(ENOTDIR.*FLASHINFER_WORKSPACE_BASE/,
+    );
+  });
+
+  it('ends with 130 when interrupted, and keeps what came', async () => {
+    let asked = 0;
+    const server = createServer((request, response) => {
+      const content = readFileSync(join(repository, request.url!));
+      // The second module never comes.
+      if (!request.url!.endsWith('.br') || asked++ === 0) response.end(content);
+      else child.kill('SIGINT');
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const env = environment({
+      FLASHINFER_CUBINS_REPOSITORY: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+      FLASHINFER_CUBIN_DOWNLOAD_THREADS: '1',
+    });
+    const args = [join(released, 'bin/flashinfer.js'), 'download-cubin', '--arch', '9.0'];
+    const child = spawn(process.execPath, args, { env, stdio: ['ignore', 'ignore', 'pipe'] });
+    try {
+      let err = '';
+      child.stderr.on('data', (text) => {
+        err += text;
+      });
+      const code = await new Promise((resolve) => child.once('close', resolve));
+      expect(err).toMatch(
+        /^flashinfer: download-cubin: interrupted after 1 of 4 kernels for sm_90a; .*run it again[^\n]*\n$/,
+      );
+      expect(code).toBe(130);
+      const folder = join(env.FLASHINFER_WORKSPACE_BASE!, 'flashinfer', packageVersion(), 'cubins', target);
+      expect(readdirSync(folder)).toHaveLength(2);
+    } finally {
+      server.closeAllConnections();
+      server.close();
+    }
   });
 
   it.each([1, 3])('fetches at most %i files at once with FLASHINFER_CUBIN_DOWNLOAD_THREADS', async (limit) => {
@@ -131,7 +195,7 @@ describe.runIf(process.platform === 'linux')('a released core', () => {
     expect(onTerminal.status, onTerminal.stderr).toBe(0);
     expect(onTerminal.stdout).toContain(`\r\u001b[K[${'='.repeat(10)}${' '.repeat(10)}] 2/4 `);
     // The bar is gone when all is done.
-    expect(onTerminal.stdout).toContain('\r\u001b[Ksm_90a: 4 kernels are in ');
+    expect(onTerminal.stdout).toContain('\r\u001b[Ksm_90a: 4 kernels in ');
     const piped = runNode([join(released, 'bin/flashinfer.js'), 'download-cubin', '--arch', '9.0'], {});
     expect([piped.status, piped.err]).toEqual([0, '']);
   });

@@ -3,7 +3,7 @@
 // packages. They go to the user's cache.
 import { spawnSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { BinaryNotFoundError, DownloadError, type FlashInferError } from '../../errors.ts';
@@ -53,6 +53,28 @@ export function findDownloaded(config: JitConfig, uri: string, target: Target): 
   const path = join(downloadFolder(config), target, packedName(uri));
   const packed = readIntact(path, { bytes: module.packedBytes, sha256: module.packedSha256 });
   return packed && { cubin: unpackModule(packed, module, target, path), path };
+}
+
+/** Whether the module was downloaded before and is intact, of the manifest that the core knows. */
+export function isDownloaded(config: JitConfig, { target, modules }: PrebuiltManifest, uri: string): boolean {
+  const { packedBytes, packedSha256 } = modules[uri]!;
+  const path = join(downloadFolder(config), target, packedName(uri));
+  return readIntact(path, { bytes: packedBytes, sha256: packedSha256 }) !== undefined;
+}
+
+/** How many of the kernels that repositories have for these architectures are downloaded; asks no repository. */
+export function downloadTotals(
+  config: JitConfig,
+  targets: readonly Target[],
+): { path: string; downloaded: number; total: number } {
+  let [downloaded, total] = [0, 0];
+  for (const target of targets) {
+    total += config.pinnedManifests[target]?.modules ?? 0;
+    const manifest = downloadedManifest(config, target);
+    if (manifest === undefined) continue;
+    downloaded += Object.keys(manifest.modules).filter((uri) => isDownloaded(config, manifest, uri)).length;
+  }
+  return { path: downloadFolder(config), downloaded, total };
 }
 
 function readIntact(path: string, expected: ExpectedFile | undefined): Buffer | undefined {
@@ -122,8 +144,8 @@ async function fetchTo(
 /** The file appears under its name when all of it is on the disk. */
 async function writeWhole(folder: string, name: string, content: Buffer): Promise<void> {
   const temporary = join(folder, `.${name}.${randomUUID()}`);
-  mkdirSync(folder, { recursive: true });
   try {
+    mkdirSync(folder, { recursive: true });
     const file = await open(temporary, 'wx');
     try {
       await file.writeFile(content);
@@ -132,14 +154,16 @@ async function writeWhole(folder: string, name: string, content: Buffer): Promis
       await file.close();
     }
     await renameWhenFree(temporary, join(folder, name)).async(undefined);
+  } catch (error) {
+    throw new DownloadError(
+      `download: ${folder} cannot be written (${(error as Error).message}); expected a writable folder with free space; set ` +
+        'FLASHINFER_WORKSPACE_BASE to one, or install @flashinfer/cubin',
+      { cause: error },
+    );
   } finally {
-    await rm(temporary, { force: true });
+    // Where the folder could not be made, neither was the file.
+    await rm(temporary, { force: true }).catch(() => undefined);
   }
-}
-
-/** Deletes what was downloaded. */
-export function clearDownloads(config: JitConfig): void {
-  rmSync(downloadFolder(config), { recursive: true, force: true });
 }
 
 /** The same as a step; blocking, a child process downloads while this one waits. */
@@ -160,6 +184,9 @@ function downloadBlocking(config: JitConfig, uri: string, target: Target): Found
   const command = [join(packageRoot(), 'bin', 'flashinfer.js'), 'download-cubin', '--arch', target, '--module', uri];
   const env = { ...process.env, ELECTRON_RUN_AS_NODE: '1' };
   const { status, stderr, error } = spawnSync(process.execPath, command, { env, encoding: 'utf8', windowsHide: true });
+  // The repository does not have it: the command says so by failing.
+  const fetched = downloadedManifest(config, target);
+  if (fetched !== undefined && fetched.modules[uri] === undefined) return undefined;
   if (status !== 0) throw new DownloadError(error?.message ?? stderr.replace(/^flashinfer: /, '').trim());
   return findDownloaded(config, uri, target);
 }

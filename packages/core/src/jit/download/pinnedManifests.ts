@@ -4,8 +4,15 @@ import { join } from 'node:path';
 import { packageRoot } from '../../packageRoot.ts';
 import type { Target } from '../arch.ts';
 
-/** `cubins.json` of a released core: the manifest of each architecture, by size and checksum. */
-export type PinnedManifests = Readonly<Partial<Record<Target, { readonly bytes: number; readonly sha256: string }>>>;
+/** One manifest of a repository: its size and checksum, and how many modules it lists. */
+interface PinnedManifest {
+  readonly bytes: number;
+  readonly sha256: string;
+  readonly modules: number;
+}
+
+/** `cubins.json` of a released core: the manifest of each architecture. */
+export type PinnedManifests = Readonly<Partial<Record<Target, PinnedManifest>>>;
 
 /** Empty in a checkout, whose kernels no repository can have. */
 export function readPinnedManifests(): PinnedManifests {

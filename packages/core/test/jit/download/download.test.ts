@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Against a real server on this machine, which truncates, stalls, answers errors, redirects and serves wrong bytes.
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
@@ -10,7 +10,6 @@ import { runAsync } from '../../../src/jit/bothWays.ts';
 import { KernelCache } from '../../../src/jit/cache.ts';
 import type { JitConfig } from '../../../src/jit/config.ts';
 import {
-  clearDownloads,
   type DownloadOptions,
   downloadFolder,
   downloadModule,
@@ -77,7 +76,7 @@ beforeAll(async () => {
   });
   uri = Object.keys(manifest.modules)[0]!;
   const text = readFileSync(join(folder, target, 'manifest.json'));
-  pinned = { [target]: { bytes: text.byteLength, sha256: sha256(text) } };
+  pinned = { [target]: { bytes: text.byteLength, sha256: sha256(text), modules: 1 } };
   server = createServer((request, response) => {
     const path = request.url!.replace('/moved', '');
     requests.push({ url: request.url!, range: request.headers.range });
@@ -121,7 +120,7 @@ describe('a download', () => {
     expect(moduleFiles(c)).toEqual([packedName(uri)]);
     await downloadModule({ ...c, repositories: [], noDownload: true }, uri, target, options);
     expect(moduleRequests()).toHaveLength(1);
-    clearDownloads(c);
+    rmSync(downloadFolder(c), { recursive: true });
     expect(findDownloaded(c, uri, target)).toBeUndefined();
   });
 
@@ -167,7 +166,7 @@ describe('a download', () => {
   });
 
   it('refuses a manifest that is not the one the core knows', async () => {
-    const c = config({ pinnedManifests: { [target]: { bytes: pinned[target]!.bytes, sha256: '0'.repeat(64) } } });
+    const c = config({ pinnedManifests: { [target]: { ...pinned[target]!, sha256: '0'.repeat(64) } } });
     await expect(downloadModule(c, uri, target, options)).rejects.toThrow(/manifest.json: .*another checksum/);
     expect(moduleFiles(c)).toEqual([]);
   });
