@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { realpathSync } from 'node:fs';
+import { accessSync, constants, realpathSync, statSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname } from 'node:path';
 import { env, envVars } from './envVars.ts';
@@ -40,7 +40,7 @@ export interface Config {
   gpus: ({ index: number; sm: string } & DeviceProperties)[];
   environment: EnvironmentEntry[];
   /** Compiled modules of this version; `null` when a variable that places the cache is not valid. */
-  cache: ReturnType<typeof cacheInfo> | null;
+  cache: { path: string; bytes: number; count: number; writable: boolean } | null;
   /**
    * Kernels that repositories have for this machine's architectures, or for all where it has no GPU, and how many of them are
    * downloaded; `null` as above.
@@ -85,7 +85,7 @@ export function showConfig(): Config {
     cuda: { driver, toolkit: nvcc.path ? toolkitOf(nvcc.path) : null, nvcc, nvrtc: binding && findNvrtc() },
     gpus,
     environment: describeEnvironment(),
-    cache: unlessRefused(() => cacheInfo()),
+    cache: unlessRefused(describeCache),
     cubins: unlessRefused(() => describeCubins(gpus)),
     modules: binding && unlessRefused(() => ownTargets(gpus).map(moduleTotals)),
   };
@@ -137,6 +137,22 @@ function describeEnvironment(): EnvironmentEntry[] {
     const value = process.env[name]?.trim() || null;
     return { name, type, doc, value, valid: value === null || parse(value) !== undefined };
   });
+}
+
+function describeCache(): Config['cache'] {
+  const info = cacheInfo();
+  return { ...info, writable: isWritable(info.path) };
+}
+
+/** Whether the folder can be written, or made where it is missing. */
+function isWritable(folder: string): boolean {
+  try {
+    accessSync(folder, constants.W_OK);
+    return statSync(folder).isDirectory();
+  } catch (error) {
+    const isMissing = (error as NodeJS.ErrnoException).code === 'ENOENT';
+    return isMissing && dirname(folder) !== folder && isWritable(dirname(folder));
+  }
 }
 
 /** Architectures to compile for here. */

@@ -34,7 +34,15 @@ function isKnown(sm: string): boolean {
 
 /** A function of what it is given, so that every machine can be tested on one. */
 export function diagnose(config: Config, packages: readonly string[] = packagesWithKernels(config)): Finding[] {
-  return [addon(config), driver(config), gpu(config), kernels(config, packages), versions(config), variables(config)];
+  return [
+    addon(config),
+    driver(config),
+    gpu(config),
+    kernels(config, packages),
+    cache(config, packages),
+    versions(config),
+    variables(config),
+  ];
 }
 
 function addon({ addon: { loaded, path, error } }: Config): Finding {
@@ -76,6 +84,20 @@ function kernels({ cuda }: Config, packages: readonly string[]): Finding {
     'install @flashinfer/cubin, run flashinfer install-jit-cache, set FLASHINFER_CUBINS_REPOSITORY, or install the CUDA ' +
     'toolkit, or its NVRTC alone, and set CUDA_HOME';
   return { what, state: 'missing', found: 'no compiler and no compiled kernels', fix };
+}
+
+function cache({ cache: found }: Config, packages: readonly string[]): Finding {
+  const what = 'kernel cache';
+  if (found === null) return { what, state: 'warning', found: 'not looked for', fix: 'correct the variables below' };
+  if (found.writable) return { what, state: 'ok', found: found.path };
+  const fix = 'set FLASHINFER_WORKSPACE_BASE to a folder that this user may write; kernels are compiled into it';
+  return {
+    what,
+    // What packages hold needs no cache.
+    state: packages.length > 0 ? 'warning' : 'missing',
+    found: `${found.path} cannot be written`,
+    fix,
+  };
 }
 
 function versions({ versions: { core, cubin, cubinArchs, jitCache, match } }: Config): Finding {

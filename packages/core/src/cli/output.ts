@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import Table from 'cli-table3';
 import pc from 'picocolors';
+import { wrapLast } from './wrapLast.ts';
 
 const { NO_COLOR, TERM } = process.env;
 // picocolors also colours in CI logs and on Windows pipes; a report is coloured on a terminal only.
@@ -20,16 +21,19 @@ export function printSection(title: string, rows: readonly Row[]): void {
   console.log();
 }
 
-/** Prints rows as aligned columns without borders. */
+/** Prints rows as aligned columns without borders; on a terminal the last column is broken where it ends. */
 export function printTable(rows: readonly (readonly string[])[]): void {
   if (rows.length === 0) return;
   const table = new Table({
     chars: Object.fromEntries(borders.map((name) => [name, ''])),
-    style: { head: [], border: [], 'padding-left': 2, 'padding-right': 0 },
+    style: { head: [], border: [], 'padding-left': padding, 'padding-right': 0 },
   });
-  table.push(...rows.map((row) => [...row]));
+  // Elsewhere than on a terminal a row stays a line.
+  table.push(...wrapLast(rows, process.stdout.columns || Number.POSITIVE_INFINITY, padding));
   console.log(table.toString().replace(/ +$/gm, ''));
 }
+
+const padding = 2;
 
 const borders = [
   ...['top', 'top-mid', 'top-left', 'top-right', 'bottom', 'bottom-mid', 'bottom-left', 'bottom-right'],

@@ -38,7 +38,7 @@ function printConfig(config: Config): void {
   ]);
   printSection('GPUs', gpus.length > 0 ? gpus.map(gpuRow) : [['none', 'cpu is the default device']]);
   printSection('Kernel cache', [
-    ['folder', cache?.path ?? 'unknown: a variable is not valid'],
+    ['folder', cache ? describeFolder(cache) : 'unknown: a variable is not valid'],
     ['modules', cache ? `${cache.count}, ${formatBytes(cache.bytes)}` : 'unknown'],
   ]);
   printSection('Downloaded cubins', [
@@ -61,6 +61,10 @@ function describeDriver(driver: Config['cuda']['driver']): string {
 function describeCompiler({ path, release, error, searched }: Config['cuda']['nvcc']): string {
   if (path !== undefined && release !== undefined) return status(true, `${path}, CUDA ${release}`, '');
   return status(false, '', `${error ?? 'not found'}; looked for ${searched.join(', ')}`);
+}
+
+function describeFolder({ path, writable }: NonNullable<Config['cache']>): string {
+  return writable ? path : status(false, '', `${path}: cannot be written`);
 }
 
 function describeCubins({ downloaded, total }: NonNullable<Config['cubins']>): string {

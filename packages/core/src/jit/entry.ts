@@ -59,6 +59,17 @@ type FilesState =
 
 /** Reads and verifies a folder of these files, the binary first; nothing of one that fails any check is used. */
 export function readFiles(folder: string, files: readonly string[], uri: string, target: string): FilesState {
+  try {
+    return verifyFiles(folder, files, uri, target);
+  } catch (error) {
+    // Of another user, perhaps: the kernel may still come from elsewhere.
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (code === 'EACCES' || code === 'EPERM') return { kind: 'corrupt', reason: message };
+    throw error;
+  }
+}
+
+function verifyFiles(folder: string, files: readonly string[], uri: string, target: string): FilesState {
   const text = readIfPresent(join(folder, manifestFile));
   if (text === undefined) {
     const damaged = readIfPresent(join(folder, files[0]!)) !== undefined;

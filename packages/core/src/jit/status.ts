@@ -94,19 +94,21 @@ function folderBytes(path: string): number {
   return folderContent(path).bytes;
 }
 
-/** Names of the files below a folder, and what they take; nothing where there is no such folder. */
+/** Names of the files below a folder, and what they take; nothing where there is no such folder to look into. */
 export function folderContent(path: string): { files: string[]; bytes: number } {
   const files: string[] = [];
   let bytes = 0;
   try {
     for (const file of readdirSync(path, { recursive: true, withFileTypes: true })) {
       if (!file.isFile()) continue;
-      bytes += statSync(join(file.parentPath, file.name)).size;
       files.push(file.name);
+      // Other processes may remove temporary files meanwhile.
+      bytes += statSync(join(file.parentPath, file.name), { throwIfNoEntry: false })?.size ?? 0;
     }
   } catch (error) {
-    // The folder may be missing or not be one, and other processes may remove temporary files meanwhile.
-    if (!['ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
+    // The folder may be missing, be none, or be of another user.
+    const { code = '' } = error as NodeJS.ErrnoException;
+    if (!['ENOENT', 'ENOTDIR', 'EACCES', 'EPERM'].includes(code)) throw error;
   }
   return { files, bytes };
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The built command as users run it, on this machine and on the fake driver.
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { afterAll, describe, expect, it } from 'vitest';
+import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { aotKernels } from '../../src/aotKernels.ts';
 import { diagnose } from '../../src/cli/doctor.ts';
 import { jitConfig } from '../../src/jit/config.ts';
@@ -110,6 +110,56 @@ describe('flashinfer', () => {
   });
 });
 
+// As root, who may read and write everything, by the user nobody: where that one can read this checkout.
+const other = process.getuid?.() === 0 ? { uid: 65534, gid: 65534 } : {};
+const canRun = spawnSync(process.execPath, [bin, '--version'], { ...other, cwd: '/' }).status === 0;
+
+describe.runIf(process.platform === 'linux' && canRun)('what this user may not read or write', () => {
+  const base = temporaryFolder();
+  const cache = join(base, 'flashinfer', packageVersion());
+  const entry = join(cache, 'sm_80', 'fill_f32_0123456789abcdef_cu130');
+  const closed = join(temporaryFolder(), 'closed');
+  const spawnOther = (...args: string[]) => {
+    const env = { ...process.env, FLASHINFER_WORKSPACE_BASE: base, PATH: `${closed}:${process.env.PATH}` };
+    const { status, stdout, stderr } = spawnSync(process.execPath, [bin, ...args], {
+      ...{ ...other, env, cwd: '/' },
+      encoding: 'utf8',
+    });
+    return { status, out: stdout, err: stderr };
+  };
+  beforeAll(() => {
+    mkdirSync(entry, { recursive: true });
+    mkdirSync(join(closed, 'bin'), { recursive: true });
+    for (const folder of [dirname(closed), base]) chmodSync(folder, 0o755);
+    for (const folder of [closed, entry]) chmodSync(folder, 0);
+    chmodSync(join(cache, 'sm_80'), 0o555);
+    chmodSync(cache, 0o555);
+  });
+  afterAll(() => {
+    for (const folder of [closed, cache, join(cache, 'sm_80'), entry]) chmodSync(folder, 0o755);
+  });
+
+  it('is listed as it is', () => {
+    const [module] = JSON.parse(spawnOther('list-modules', '--cached', '--json').out);
+    expect(module.cached).toMatchObject([{ path: entry, state: 'corrupt' }]);
+  });
+
+  it('is reported', () => {
+    const config: Config = JSON.parse(spawnOther('show-config', '--json').out);
+    expect(config.cache).toEqual({ path: cache, count: 1, bytes: 0, writable: false });
+    expect(spawnOther('show-config').out).toContain(`${cache}: cannot be written`);
+    expect(spawnOther('doctor').out).toMatch(/^ {2}(warning|missing) +kernel cache +.* cannot be written$/m);
+  });
+
+  it('cannot be deleted, which is said', () => {
+    const { status, out, err } = spawnOther('clear-cache');
+    expect([status, out]).toEqual([1, '']);
+    expect(err).toMatch(
+      /^flashinfer: clear-cache: .*sm_80 cannot be deleted \(EACCES.*as the user who owns it[^\n]*\n$/,
+    );
+  });
+});
+
 describe('doctor', () => {
   const config = showConfig();
   const gpu = { index: 0, name: 'Fake', sm: 'sm_90', major: 9, minor: 0 } as Config['gpus'][number];
@@ -124,7 +174,9 @@ describe('doctor', () => {
       nvrtc: null,
     },
     versions: { core: '1.0.0', cubin: '1.0.0', cubinArchs: {}, jitCache: null, match: true },
+    cache: { path: '/cache', count: 0, bytes: 0, writable: true },
   };
+  const unwritable = { cache: { ...healthy.cache!, writable: false } };
   const missing = (changes: Partial<Config>, packages: string[] = []) =>
     diagnose({ ...healthy, ...changes }, packages).filter(({ state }) => state === 'missing');
 
@@ -132,6 +184,8 @@ describe('doctor', () => {
     expect(missing({})).toEqual([]);
     const withoutCompiler = { ...healthy.cuda, nvcc: { searched: [] } };
     expect(missing({ cuda: withoutCompiler }, ['@flashinfer/cubin'])).toEqual([]);
+    // What packages hold is loaded from there.
+    expect(missing(unwritable, ['@flashinfer/cubin'])).toEqual([]);
   });
 
   it.each<[string, Partial<Config>, RegExp]>([
@@ -140,6 +194,7 @@ describe('doctor', () => {
     ['GPU', { gpus: [] }, /CUDA_VISIBLE_DEVICES/],
     ['GPU', { gpus: [{ ...gpu, sm: 'sm_61', major: 6, minor: 1 }] }, /7\.5 or newer/],
     ['kernels', { cuda: { ...healthy.cuda, nvcc: { searched: [] } } }, /@flashinfer\/cubin.*CUDA_HOME/],
+    ['kernel cache', unwritable, /^set FLASHINFER_WORKSPACE_BASE/],
     [
       'versions',
       { versions: { ...healthy.versions, cubin: '9.9.9', match: false } },

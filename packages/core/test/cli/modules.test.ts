@@ -105,7 +105,7 @@ describe('clear-cache', () => {
     mkdirSync(other, { recursive: true });
     const installed = join(cache, 'jit-cache/cu130');
     mkdirSync(installed, { recursive: true });
-    expect(showConfig().cache).toEqual({ path: cache, bytes: 2048, count: 1 });
+    expect(showConfig().cache).toEqual({ path: cache, bytes: 2048, count: 1, writable: true });
 
     expect(await run('clear-cache')).toBe(`Deleted 1 module, 2.0 KiB, in ${cache}`);
     expect(existsSync(join(cache, 'sm_90a'))).toBe(false);

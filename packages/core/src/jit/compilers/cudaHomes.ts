@@ -20,8 +20,13 @@ export const cudaHomes = {
   },
 };
 
+/** False also where this user may not look: PATH often has folders of others. */
 export function isFile(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isFile() ?? false;
+  try {
+    return statSync(path).isFile();
+  } catch {
+    return false;
+  }
 }
 
 export function listFolder(path: string): string[] {

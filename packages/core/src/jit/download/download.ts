@@ -3,7 +3,7 @@
 // packages. They go to the user's cache.
 import { spawnSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync } from 'node:fs';
 import { open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { BinaryNotFoundError, DownloadError, type FlashInferError } from '../../errors.ts';
@@ -78,9 +78,14 @@ export function downloadTotals(
 }
 
 function readIntact(path: string, expected: ExpectedFile | undefined): Buffer | undefined {
-  if (expected === undefined || !existsSync(path)) return undefined;
-  const content = readFileSync(path);
-  return content.byteLength === expected.bytes && sha256(content) === expected.sha256 ? content : undefined;
+  if (expected === undefined) return undefined;
+  try {
+    const content = readFileSync(path);
+    return content.byteLength === expected.bytes && sha256(content) === expected.sha256 ? content : undefined;
+  } catch {
+    // Not there, or not to be read by this user; writing it says why not.
+    return undefined;
+  }
 }
 
 /** @throws DownloadError where the core knows no manifest, downloads are forbidden, or none is there */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reads compiled modules from a folder that is never written here: an add-on package, or one the user named.
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { brotliDecompressSync } from 'node:zlib';
 import { BinaryNotFoundError } from '../../errors.ts';
@@ -23,8 +23,16 @@ export function findPrebuilt(folder: string, uri: string, target: Target): Found
   if (manifest === undefined) throw damaged(join(folder, target, 'manifest.json'), 'is not a manifest of this version');
   const module = manifest.modules[uri];
   if (module === undefined || !driverLoads(manifest)) return undefined;
-  if (!existsSync(path)) throw damaged(path, 'is missing and listed in manifest.json');
-  return { cubin: unpackModule(readFileSync(path), module, target, path), path };
+  return { cubin: unpackModule(readListed(path), module, target, path), path };
+}
+
+function readListed(path: string): Buffer {
+  try {
+    return readFileSync(path);
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    throw damaged(path, code === 'ENOENT' ? 'is missing and listed in manifest.json' : `cannot be read (${message})`);
+  }
 }
 
 /** The cubin in `packed`. @throws BinaryNotFoundError where it is not what the manifest says, or for another GPU */

@@ -57,9 +57,18 @@ function isSound({ bytes, sha256, packedBytes, packedSha256 }: PrebuiltModule): 
 
 const known = new Map<string, { readonly stamp: string; readonly manifest: PrebuiltManifest | undefined }>();
 
-/** The manifest of one architecture, 'absent', or undefined where it is damaged. Read again when the file changes. */
+/** The manifest of one architecture, 'absent', or undefined where it is damaged or cannot be read. Read again when the file changes. */
 export function readPrebuiltManifest(folder: string, target: Target): PrebuiltManifest | 'absent' | undefined {
   const path = join(folder, target, prebuiltManifestFile);
+  try {
+    return readKnown(path, target);
+  } catch {
+    // Not to be read by this user.
+    return undefined;
+  }
+}
+
+function readKnown(path: string, target: Target): PrebuiltManifest | 'absent' | undefined {
   const stat = statSync(path, { throwIfNoEntry: false });
   if (stat === undefined) return 'absent';
   const stamp = `${stat.mtimeMs} ${stat.size} ${stat.ino}`;
