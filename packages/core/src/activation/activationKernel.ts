@@ -77,10 +77,10 @@ export function activationSpecs(): KernelSpec[] {
 /** Activations of models, whole and split over GPUs, for few rows, as in decode, and for many. */
 export function activationModelSpecs({ models, dtypes: modelDtypes }: AotRequest): KernelSpec[] {
   return models.flatMap(({ activation, intermediate }) =>
-    tensorParallelSizes.flatMap((parts) =>
+    (activation === undefined ? [] : tensorParallelSizes).flatMap((parts) =>
       [1, 1 << 20].flatMap((rows) => {
         const tile = chooseActivationTile(intermediate / parts, 8, rows, 132);
-        return modelDtypes.map((dtype) => activationSpec(activation, dtype, tile));
+        return modelDtypes.map((dtype) => activationSpec(activation!, dtype, tile));
       }),
     ),
   );

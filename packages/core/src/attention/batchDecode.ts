@@ -76,7 +76,7 @@ export class BatchDecodeWithPagedKVCacheWrapper extends BatchWrapper {
     this.useTensorCores = options.useTensorCores;
   }
 
-  private wish(qLenPerReq: number, packedRows: number): KernelWish {
+  private wish(qLenPerReq: number, packedRows: number): Exclude<KernelWish, 'auto'> {
     const { useTensorCores = qLenPerReq > 1 && packedRows > decodeRows } = this;
     return { template: useTensorCores ? 'prefill' : 'decode', packedRows };
   }
@@ -96,7 +96,10 @@ export class BatchDecodeWithPagedKVCacheWrapper extends BatchWrapper {
       (qLenPerReq * positiveInteger(caller, 'numQoHeads', options.numQoHeads)) /
       positiveInteger(caller, 'numKvHeads', options.numKvHeads);
     const keys = { pages, kvExtent: table.numPages, pageSize };
-    this.planRequests(options, planNames, requests, keys, this.wish(qLenPerReq, packedRows), qLenPerReq > 1);
+    const wish = this.wish(qLenPerReq, packedRows);
+    // One row sees all keys under the causal rule too, whose prefill kernels models launch anyway.
+    const causal = qLenPerReq > 1 || wish.template === 'prefill';
+    this.planRequests(options, planNames, requests, keys, wish, causal);
   }
 
   /**

@@ -11,40 +11,64 @@ import { chooseHopperTile, hopperPagedTile, hopperSpec } from './hopperKernel.ts
 import { type KernelOptions, optionsName } from './kernelName.ts';
 import { mergeModelSpecs } from './mergeKernel.ts';
 import { choosePrefillTile, mergeSpec, prefillSpec } from './prefillKernel.ts';
-import type { DecodeTile } from './tiles.ts';
+import { headDimVoOf } from './request.ts';
+import type { DecodeTile, HopperTile } from './tiles.ts';
 
 /** Packed rows of a short and of a long prefill: the two sides of every choice of a tile. */
 const packedRows = [1, Number.MAX_SAFE_INTEGER] as const;
 
-/** Paged decode and prefill with 16-bit and fp8 caches; ragged and single attention with 16-bit ones, and fp8 on Hopper. */
+/** Paged attention with 16-bit and fp8 caches, ragged and single attention with 16-bit ones, and fp8 on Hopper. */
 export function attentionModelSpecs({ target, models, dtypes, sharedPerBlock }: AotRequest): KernelSpec[] {
   const hopper = parseTarget(target).sm === 90;
   // Tiles are chosen by the shared memory of a block alone.
   const limits = { numSms: 1, sharedPerBlock, sharedPerSm: sharedPerBlock, l2Bytes: 0 };
   const variants = models.flatMap((model) => dtypes.flatMap((dtype) => modelVariants(model, dtype)));
-  const distinct = [...new Map(variants.map((options) => [optionsName(options), options])).values()];
-  return distinct.flatMap((options) => [
-    ...pagedSpecs(options, limits),
-    ...(options.kvDtype === options.qDtype ? contiguousSpecs(options, limits) : []),
-    ...(hopper && options.kvDtype === options.qDtype ? [...hopperSpecs(options), ...hopperFp8Specs(options)] : []),
-    ...mergeModelSpecs(options.qDtype, options.headDim),
-  ]);
+  const distinct = [...new Map(variants.map((variant) => [optionsName(variant.options), variant])).values()];
+  return distinct.flatMap(({ options, latent }) => {
+    const paged = pagedSpecs(options, limits);
+    if (options.kvDtype !== options.qDtype) return paged;
+    return [
+      ...paged,
+      ...raggedSpecs(options, limits, latent),
+      ...(hopper ? hopperBatchSpecs(options) : []),
+      ...mergeModelSpecs(options.qDtype, headDimVoOf(options.headDim)),
+      ...(latent ? [] : wholeHeadSpecs(options, limits, hopper)),
+    ];
+  });
 }
 
-function modelVariants({ attention }: ModelShape, qDtype: ModelDType): KernelOptions[] {
-  if (attention === undefined) return [];
-  const { headDim, windows, softCap } = attention;
+interface ModelVariant {
+  readonly options: KernelOptions;
+  readonly latent: boolean;
+}
+
+function modelVariants({ attention }: ModelShape, qDtype: ModelDType): ModelVariant[] {
+  const { headDim, windows, softCap, latent } = attention;
+  // Keys that are made from latent vectors are no cache's.
+  const kvDtypes = latent ? [qDtype] : ([qDtype, 'float8_e4m3fn'] as const);
   return windows.flatMap((window) =>
-    [qDtype, 'float8_e4m3fn' as const].map((kvDtype) => ({
-      qDtype,
-      kvDtype,
-      headDim,
-      maskMode: 'none' as const,
-      posEncodingMode: 'NONE' as const,
-      windowLeft: window === 'full' ? -1 : 1,
-      logitsSoftCap: softCap ? 1 : 0,
+    kvDtypes.map((kvDtype) => ({
+      options: {
+        qDtype,
+        kvDtype,
+        headDim,
+        maskMode: 'none' as const,
+        posEncodingMode: 'NONE' as const,
+        windowLeft: window === 'full' ? -1 : 1,
+        logitsSoftCap: softCap ? 1 : 0,
+      },
+      latent,
     })),
   );
+}
+
+/** What only heads that are the cache's are asked for. */
+function wholeHeadSpecs(options: KernelOptions, limits: DeviceLimits, hopper: boolean): KernelSpec[] {
+  return [
+    ...singleSpecs(options, limits),
+    ...(hopper ? [...hopperSingleSpecs(options), ...hopperFp8Specs(options)] : []),
+    ...(options.windowLeft < 0 ? maskedSpecs(options, limits) : []),
+  ];
 }
 
 function prefillTiles(options: KernelOptions, limits: DeviceLimits, paged: boolean) {
@@ -65,7 +89,7 @@ function decodeTiles(options: KernelOptions, limits: DeviceLimits): readonly Dec
 function pagedSpecs(plain: KernelOptions, limits: DeviceLimits): KernelSpec[] {
   const causal = { ...plain, maskMode: 'causal' } as const;
   // Without a mask: the levels of shared prefixes.
-  const masks = plain.windowLeft < 0 && plain.logitsSoftCap === 0 ? [causal, plain] : [causal];
+  const masks = plain.windowLeft < 0 ? [causal, plain] : [causal];
   return [
     ...[plain, causal].flatMap((o) => decodeTiles(o, limits).map((tile) => batchDecodeSpec(o, tile, true))),
     ...masks.flatMap((o) => prefillTiles(o, limits, true).map((tile) => batchPrefillSpec(o, tile, true))),
@@ -73,19 +97,63 @@ function pagedSpecs(plain: KernelOptions, limits: DeviceLimits): KernelSpec[] {
   ];
 }
 
-/** The fa3 template's, for short and long requests: ragged, paged by boxes of 16 and by rows, and single. */
-function hopperSpecs(plain: KernelOptions): KernelSpec[] {
+/** Of ragged and single prefills. */
+function contiguousMasks(plain: KernelOptions): KernelOptions[] {
+  const causal = { ...plain, maskMode: 'causal' } as const;
+  return plain.windowLeft < 0 && plain.logitsSoftCap === 0 ? [causal, plain] : [causal];
+}
+
+/** `anyLength`: the last piece of a context, which is not causal either, may have a few tokens. */
+function raggedSpecs(plain: KernelOptions, limits: DeviceLimits, anyLength: boolean): KernelSpec[] {
+  const masks = contiguousMasks(plain);
+  const short = anyLength ? masks : masks.slice(0, 1);
+  return [
+    ...short.flatMap((o) => decodeTiles(o, limits).map((tile) => batchDecodeSpec(o, tile, false))),
+    ...masks.flatMap((o) => prefillTiles(o, limits, false).map((tile) => batchPrefillSpec(o, tile, false))),
+  ];
+}
+
+function singleSpecs(plain: KernelOptions, limits: DeviceLimits): KernelSpec[] {
+  const causal = { ...plain, maskMode: 'causal' } as const;
+  const masks = contiguousMasks(plain);
+  return [
+    ...[plain, causal].map((o) => decodeSpec(o, chooseDecodeTile(o, limits))),
+    ...masks.flatMap((o) => prefillTiles(o, limits, false).map((tile) => prefillSpec(o, tile))),
+    mergeSpec(plain),
+    ...(masks.length > 1 ? rotatedSpecs(plain, limits) : []),
+  ];
+}
+
+/**
+ * Over pages: trees of draft tokens, blocks of sparse attention with masks within, and what a window leaves visible of
+ * shared prefixes.
+ */
+function maskedSpecs(plain: KernelOptions, limits: DeviceLimits): KernelSpec[] {
+  const masked = { ...plain, maskMode: 'custom' } as const;
+  return [
+    ...decodeTiles(masked, limits).map((tile) => batchDecodeSpec(masked, tile, true)),
+    ...prefillTiles(masked, limits, true).map((tile) => batchPrefillSpec(masked, tile, true)),
+  ];
+}
+
+/** The fa3 template's tiles for short and long requests. */
+function hopperTiles(plain: KernelOptions): { o: KernelOptions; tile: HopperTile }[] {
   return [{ ...plain, maskMode: 'causal' } as const, plain].flatMap((o) =>
-    [0, Number.MAX_SAFE_INTEGER].flatMap((keys) => {
-      const tile = chooseHopperTile(o, keys);
-      return [
-        hopperSpec(o, tile, 'rows', true),
-        hopperSpec(o, tile, 'rows', false),
-        hopperSpec(o, hopperPagedTile(tile, o.headDim, 16), 'pages', true),
-        hopperSpec(o, tile, 'gather', true),
-      ];
-    }),
+    [0, Number.MAX_SAFE_INTEGER].map((keys) => ({ o, tile: chooseHopperTile(o, keys) })),
   );
+}
+
+/** Ragged, paged by boxes, whose usual sizes make two tiles at most, and paged by rows. */
+function hopperBatchSpecs(plain: KernelOptions): KernelSpec[] {
+  return hopperTiles(plain).flatMap(({ o, tile }) => [
+    hopperSpec(o, tile, 'rows', true),
+    ...[16, 64].map((pageSize) => hopperSpec(o, hopperPagedTile(tile, o.headDim, pageSize), 'pages', true)),
+    hopperSpec(o, tile, 'gather', true),
+  ]);
+}
+
+function hopperSingleSpecs(plain: KernelOptions): KernelSpec[] {
+  return hopperTiles(plain).map(({ o, tile }) => hopperSpec(o, tile, 'rows', false));
 }
 
 /** Queries, keys and values of float8_e4m3fn, where the model's own type is the output's. */
@@ -99,20 +167,6 @@ function hopperFp8Specs(plain: KernelOptions): KernelSpec[] {
     outDtype: outDtype as ModelDType,
   } as const;
   return [{ ...e4m3, maskMode: 'causal' } as const, e4m3].map((o) => hopperFp8Spec(o, false));
-}
-
-function contiguousSpecs(plain: KernelOptions, limits: DeviceLimits): KernelSpec[] {
-  const causal = { ...plain, maskMode: 'causal' } as const;
-  const masks = plain.windowLeft < 0 && plain.logitsSoftCap === 0 ? [causal, plain] : [causal];
-  return [
-    ...[plain, causal].map((o) => decodeSpec(o, chooseDecodeTile(o, limits))),
-    ...decodeTiles(causal, limits).map((tile) => batchDecodeSpec(causal, tile, false)),
-    ...masks.flatMap((o) =>
-      prefillTiles(o, limits, false).flatMap((tile) => [prefillSpec(o, tile), batchPrefillSpec(o, tile, false)]),
-    ),
-    mergeSpec(plain),
-    ...(masks.length > 1 ? rotatedSpecs(plain, limits) : []),
-  ];
 }
 
 /** Single requests whose keys are cached as they were before their rotation. */

@@ -8,23 +8,33 @@ export type ModelDType = 'bfloat16' | 'float16';
 /** The sizes of a model that kernels are chosen by. */
 export interface ModelShape {
   readonly family: ModelFamily;
-  /** Lengths of the rows that are normalised: the hidden size, and headDim where q and k are normalised per head. */
-  readonly normLengths: readonly number[];
+  /** Length of the rows that are normalised alone or with the residual. */
+  readonly hidden: number;
+  /** Of those that are within attention: headDim where q and k are normalised per head, and the ranks of latent vectors. */
+  readonly innerNorms: readonly number[];
   /** Width of the feed-forward layer. */
   readonly intermediate: number;
-  readonly activation: 'silu' | 'gelu_tanh';
+  /** Undefined where it is no kernel of this library. */
+  readonly activation: 'silu' | 'gelu_tanh' | undefined;
   readonly vocab: number;
-  /** Undefined where attention is no kernel of this library yet. */
-  readonly attention: ModelAttention | undefined;
+  readonly attention: ModelAttention;
 }
 
 interface ModelAttention {
+  /** Of q and k. */
   readonly headDim: number;
+  /** Of v and the output. */
+  readonly headDimVo: number;
   readonly numQoHeads: number;
   readonly numKvHeads: number;
   /** Layers with all keys visible, and with a sliding window. */
   readonly windows: readonly ('full' | 'sliding')[];
   readonly softCap: boolean;
+  /**
+   * Keys and values are made from a latent vector, which is what caches hold; a part of each head is rotated, in pairs of
+   * neighbours.
+   */
+  readonly latent: boolean;
 }
 
 /** One build of one architecture. */
@@ -36,7 +46,16 @@ export interface AotRequest {
   readonly sharedPerBlock: number;
 }
 
-export const modelFamilies = ['llama3', 'qwen2.5', 'qwen3', 'gemma2', 'gemma3', 'mistral', 'deepseek'] as const;
+export const modelFamilies = [
+  'llama3',
+  'qwen2.5',
+  'qwen3',
+  'gemma2',
+  'gemma3',
+  'mistral',
+  'deepseek',
+  'gpt-oss',
+] as const;
 export type ModelFamily = (typeof modelFamilies)[number];
 
 interface Sizes {
@@ -55,7 +74,8 @@ const size = (
 
 interface Traits {
   readonly vocab: number;
-  readonly activation?: 'gelu_tanh';
+  /** Default: silu. */
+  readonly activation?: 'gelu_tanh' | 'other';
   readonly windows?: ModelAttention['windows'];
   readonly softCap?: true;
   /** q and k are normalised per head. */
@@ -66,11 +86,12 @@ function models(family: ModelFamily, traits: Traits, sizes: readonly Sizes[]): M
   const { vocab, activation = 'silu', windows = ['full'], softCap = false, qkNorm } = traits;
   return sizes.map(({ hidden, intermediate, heads: [numQoHeads, numKvHeads], headDim }) => ({
     family,
-    normLengths: qkNorm ? [hidden, headDim] : [hidden],
+    hidden,
+    innerNorms: qkNorm ? [headDim] : [],
     intermediate,
-    activation,
+    activation: activation === 'other' ? undefined : activation,
     vocab,
-    attention: { headDim, numQoHeads, numKvHeads, windows, softCap },
+    attention: { headDim, headDimVo: headDim, numQoHeads, numKvHeads, windows, softCap, latent: false },
   }));
 }
 
@@ -116,14 +137,28 @@ export const modelShapes: readonly ModelShape[] = [
     size(5120, 32768, [32, 8], 128),
   ]),
   {
-    // V3 and R1; the distilled models have the shapes of Llama and Qwen. 1536 and 512 are the ranks of q and of k and v.
+    // V3 and R1; the distilled models have the shapes of Llama and Qwen. Prefill makes keys and values from the latent
+    // vectors, of 512 elements as those of q have 1536; decode over the vectors is no kernel of this library yet.
     family: 'deepseek',
-    normLengths: [7168, 1536, 512],
+    hidden: 7168,
+    innerNorms: [1536, 512],
     intermediate: 18432,
     activation: 'silu',
     vocab: 129280,
-    attention: undefined,
+    attention: {
+      headDim: 192,
+      headDimVo: 128,
+      numQoHeads: 128,
+      numKvHeads: 128,
+      windows: ['full'],
+      softCap: false,
+      latent: true,
+    },
   },
+  // 20b and 120b. Every attention kernel takes their sinks; the activation, a clamped SwiGLU, is no kernel of this library.
+  ...models('gpt-oss', { vocab: 201088, windows: ['full', 'sliding'], activation: 'other' }, [
+    size(2880, 2880, [64, 8], 64),
+  ]),
 ];
 
 /** Opt-in shared memory of a block, KiB (CUDA programming guide, table of technical specifications). */

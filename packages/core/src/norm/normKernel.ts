@@ -137,20 +137,32 @@ export function normSpecs(): KernelSpec[] {
   ];
 }
 
-/** Norms of models alone and fused with the residual, to 16 bits and to fp8, for few rows, as in decode, and for many. */
+/** For few rows, as in decode, and for many. */
+const rowCounts = [1, 8192] as const;
+
+/** Norms of models: alone and fused with the residual, to 16 bits and to fp8; those within attention alone, to 16 bits. */
 export function normModelSpecs({ models, dtypes: modelDtypes }: AotRequest): KernelSpec[] {
-  const lengths = [...new Set(models.flatMap((model) => model.normLengths))];
+  const spec = (
+    dtype: DType,
+    length: number,
+    rows: number,
+    o: Pick<NormKernelOptions, 'kind' | 'add' | 'outDtype'>,
+  ) => {
+    const tile = chooseNormTile(length, 8, rows, 132, o.add);
+    const weightDtype = o.kind === 'layer' ? 'float32' : dtype;
+    return normSpec({ ...o, dtype, weightDtype, heads: splitsIntoHeads(tile, true) }, tile);
+  };
   return modelDtypes.flatMap((dtype) =>
-    lengths.flatMap((length) =>
-      [1, 8192].flatMap((rows) => {
-        return [false, true].flatMap((add) => {
-          const tile = chooseNormTile(length, 8, rows, 132, add);
-          const heads = splitsIntoHeads(tile, true);
-          return ([dtype, 'float8_e4m3fn'] as const).map((outDtype) =>
-            normSpec({ kind: 'rms', add, dtype, weightDtype: dtype, outDtype, heads }, tile),
-          );
-        });
-      }),
+    models.flatMap(({ hidden, innerNorms }) =>
+      rowCounts.flatMap((rows) => [
+        ...[false, true].flatMap((add) =>
+          ([dtype, 'float8_e4m3fn'] as const).map((outDtype) =>
+            spec(dtype, hidden, rows, { kind: 'rms', add, outDtype }),
+          ),
+        ),
+        spec(dtype, hidden, rows, { kind: 'layer', add: false, outDtype: dtype }),
+        ...innerNorms.map((length) => spec(dtype, length, rows, { kind: 'rms', add: false, outDtype: dtype })),
+      ]),
     ),
   );
 }

@@ -153,10 +153,12 @@ export function fp8Specs(): KernelSpec[] {
  * or a block of weights; and back.
  */
 export function fp8ModelSpecs({ models, dtypes: modelDtypes }: AotRequest): KernelSpec[] {
-  const lengths = models.flatMap(({ normLengths, intermediate, attention }) => {
-    const split = attention === undefined ? [intermediate] : [intermediate, attention.numQoHeads * attention.headDim];
-    const parts = split.flatMap((length) => tensorParallelSizes.map((size) => length / size));
-    return [...normLengths, ...parts, ...(attention === undefined ? [] : [attention.headDim])];
+  const lengths = models.flatMap(({ hidden, innerNorms, intermediate, attention }) => {
+    const { numQoHeads, headDim, headDimVo } = attention;
+    const parts = [intermediate, numQoHeads * headDimVo].flatMap((length) =>
+      tensorParallelSizes.map((size) => length / size),
+    );
+    return [hidden, ...innerNorms, ...parts, headDim];
   });
   const tokenTiles = [...new Set(lengths)].map((length) => tokenTile(length, 8));
   return modelDtypes.flatMap((dtype) => [

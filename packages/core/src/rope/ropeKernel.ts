@@ -138,18 +138,27 @@ export function ropeSpecs(): KernelSpec[] {
   ];
 }
 
-/** Pairs of halves for few tokens, as in decode, and for many; no model has heads that need narrower accesses. */
-export function ropeModelSpecs({ dtypes: modelDtypes }: AotRequest): KernelSpec[] {
+/**
+ * Pairs of halves for few tokens, as in decode, and for many, and pairs of neighbours in place from a cache; no model has
+ * heads that need narrower accesses.
+ */
+export function ropeModelSpecs({ dtypes: modelDtypes, models }: AotRequest): KernelSpec[] {
   const sources = [
     { angles: 'cache', positions: 'posIds', indexDtype: 'int32' },
     { angles: 'cache', positions: 'posIds', indexDtype: 'int64' },
     { angles: 'frequency', positions: 'posIds', indexDtype: 'int32' },
     { angles: 'frequency', positions: 'indptr', indexDtype: 'int32' },
   ] as const;
+  const halves = sources.flatMap((source) =>
+    [false, true].map((inPlace) => ({ ...source, interleave: false, inPlace })),
+  );
+  const neighbours = sources
+    .filter(({ angles }) => angles === 'cache' && models.some(({ attention }) => attention.latent))
+    .map((source) => ({ ...source, interleave: true, inPlace: true }));
   return modelDtypes.flatMap((dtype) =>
-    sources.flatMap((source) =>
-      (source.positions === 'indptr' ? [1, 2] : [1, 2, 4]).flatMap((heads) =>
-        [false, true].map((inPlace) => ropeSpec({ ...source, dtype, interleave: false, inPlace }, { vec: 8, heads })),
+    [...halves, ...neighbours].flatMap((options) =>
+      (options.positions === 'indptr' ? [1, 2] : [1, 2, 4]).map((heads) =>
+        ropeSpec({ ...options, dtype }, { vec: 8, heads }),
       ),
     ),
   );

@@ -121,7 +121,10 @@ export function elementwiseSpecs(): KernelSpec[] {
   ];
 }
 
-/** What programs around a model launch: conversions among its types, random numbers to try it with. */
+/**
+ * What programs around a model launch: conversions among its types, random numbers to try it with, and the exchange of
+ * tokens and heads, where each key head has blocks of its own.
+ */
 export function elementwiseModelSpecs({ dtypes: modelDtypes }: AotRequest): KernelSpec[] {
   const types: DType[] = [...modelDtypes, 'float32'];
   const stored: DType[] = [...types, 'float8_e4m3fn', 'float8_e5m2'];
@@ -135,5 +138,8 @@ export function elementwiseModelSpecs({ dtypes: modelDtypes }: AotRequest): Kern
     ...casts.filter(([src, dst]) => src !== dst).map(([src, dst]) => castSpec(src, dst, castVec(src, dst))),
     ...types.flatMap((dtype) => [randomSpec('uniform', dtype, 4), randomSpec('normal', dtype, 4)]),
     ...types.map(arangeSpec),
+    copySpec('rows', 16, 4, false),
+    copySpec('rows', 4, 3, false),
+    copySpec('transposed', 4, 3, false),
   ];
 }

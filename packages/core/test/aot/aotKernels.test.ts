@@ -4,13 +4,16 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { allTargets, namedTarget, prebuiltArchs, representativeSpecs } from '../../src/aot.ts';
 import { aotKernels } from '../../src/aotKernels.ts';
-import { modelShapes, sharedPerBlock } from '../../src/jit/aotRequest.ts';
+import { headDimVoOf } from '../../src/attention/request.ts';
+import { type ModelFamily, modelShapes, sharedPerBlock } from '../../src/jit/aotRequest.ts';
 import { checkSpec } from '../../src/jit/spec.ts';
 import { kernelFamilies } from '../../src/kernelFamilies.ts';
 import { packageRoot } from '../../src/packageRoot.ts';
 import { testDevice } from '../device.ts';
 
 describe('aotKernels', () => {
+  const samples = representativeSpecs().map(({ name }) => name);
+
   it.each(allTargets)('lists valid kernels for %s, each once', (target) => {
     const specs = aotKernels({ arch: target });
     for (const spec of specs) checkSpec(spec);
@@ -41,7 +44,6 @@ describe('aotKernels', () => {
   it('follows families and dtypes', () => {
     const all = aotKernels({ arch: '90' });
     const llama = aotKernels({ arch: '90', families: ['llama3'], dtypes: ['bfloat16'] });
-    const samples = representativeSpecs().map(({ name }) => name);
     const own = llama.map(({ name }) => name).filter((name) => !samples.includes(name));
     expect(own.length).toBeGreaterThan(10);
     expect(own.filter((name) => /_f16_|cap|swa/.test(name))).toEqual([]);
@@ -51,6 +53,23 @@ describe('aotKernels', () => {
     expect(own).toContain('single_prefill_fa3_rows_e4m3_hd128_causal_o_bf16_t128x192');
   });
 
+  it('has what families differ in', () => {
+    const of = (family: ModelFamily): string[] =>
+      aotKernels({ arch: '90a', families: [family], dtypes: ['bfloat16'] }).map(({ name }) => name);
+    expect(of('deepseek')).toEqual(
+      expect.arrayContaining([
+        'batch_prefill_ragged_bf16_hd192x128_causal_t128x64',
+        'batch_prefill_paged_bf16_hd192x128_causal_t128x64',
+        'batch_prefill_fa3_rows_bf16_hd192x128_t128x128_s2',
+        'batch_prefill_fa3_pages_bf16_hd192x128_causal_t128x128_s2',
+        'rope_bf16_pos_ids_i64_cache_interleave_inplace_v8h4',
+      ]),
+    );
+    expect(of('gpt-oss')).toContain('batch_decode_paged_bf16_kv_e4m3_hd64_swa_w4_t32_s3');
+    expect(of('gpt-oss').filter((name) => /cap|gelu|silu/.test(name) && !samples.includes(name))).toEqual([]);
+    expect(of('gemma2')).toContain('batch_prefill_paged_bf16_hd256_custom_cap_t64x64');
+  });
+
   it('takes tiles that fit an architecture', () => {
     const names = aotKernels({ arch: '8.6' }).map(({ name }) => name);
     expect(names).toContain('batch_decode_paged_bf16_hd128_w4_t16_s2');
@@ -58,9 +77,10 @@ describe('aotKernels', () => {
   });
 
   it('describes models whose sizes kernels can be chosen for', () => {
-    for (const { attention, normLengths, intermediate } of modelShapes) {
-      expect([...normLengths, intermediate].every((length) => length % 64 === 0)).toBe(true);
-      if (attention) expect(attention.numQoHeads % attention.numKvHeads).toBe(0);
+    for (const { attention, hidden, innerNorms, intermediate } of modelShapes) {
+      expect([hidden, ...innerNorms, intermediate].every((length) => length % 64 === 0)).toBe(true);
+      expect(attention.numQoHeads % attention.numKvHeads).toBe(0);
+      expect(attention.headDimVo).toBe(headDimVoOf(attention.headDim));
     }
   });
 
