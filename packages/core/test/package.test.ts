@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The bundled package: module formats, load time, worker threads.
 import { execFileSync } from 'node:child_process';
-import { rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { findHostCompiler } from '../src/jit/compilers/hostCompiler.ts';
 import { version } from '../src/version.ts';
 import { type Bundle, buildBundle } from './bundle.ts';
 import { testDevice as device } from './device.ts';
@@ -71,5 +74,42 @@ describe('the bundled package', () => {
     expect(results[1]).toEqual(results[0]);
     expect(results[2]).toEqual(results[0]);
     await Promise.all(workers.map((worker) => worker.terminate()));
+  });
+});
+
+describe("under Node.js's permission model", () => {
+  const cache = mkdtempSync(join(tmpdir(), 'flashinfer-permission-'));
+  afterAll(() => rmSync(cache, { recursive: true, force: true }));
+  const model = process.allowedNodeEnvironmentFlags.has('--permission') ? '--permission' : '--experimental-permission';
+  const script = (options: string) => `
+    const flashinfer = require(${JSON.stringify(bundle.cjs)});
+    (async () => {
+      const q = flashinfer.ones([1, 4, 64], { dtype: 'float16', device: 'cpu' });
+      console.log((await flashinfer.singlePrefillWithKVCache(q, q, q, ${options}).toArray())[0]);
+    })().catch((error) => console.log(error.code, error.message));`;
+  const plain = () => script('{}');
+  const variant = () =>
+    script("{ variant: flashinfer.defineAttentionVariant({ name: 'Permitted', logitsTransform: 'logits * 0.5f' }) }");
+
+  function runWith(source: string, ...allowed: string[]): string {
+    const flags = [model, '--allow-fs-read=*', ...allowed];
+    const env = { ...process.env, FLASHINFER_WORKSPACE_BASE: cache };
+    const command = [...flags, '-e', source];
+    return execFileSync(process.execPath, command, { encoding: 'utf8', env, stdio: 'pipe' }).trim();
+  }
+
+  it('says which permission the addon needs', () => {
+    expect(runWith(plain())).toMatch(/^ERR_FLASHINFER_ADDON_NOT_FOUND .*--allow-addons/);
+  });
+
+  it('runs operators', () => {
+    expect(runWith(plain(), '--allow-addons')).toBe('1');
+  });
+
+  it.skipIf(findHostCompiler().compiler === undefined)('compiles where it may, and says where it may not', () => {
+    expect(runWith(variant(), '--allow-addons')).toMatch(/^ERR_FLASHINFER_COMPILER_NOT_FOUND .*--version failed/);
+    const child = ['--allow-addons', '--allow-child-process'];
+    expect(runWith(variant(), ...child)).toMatch(/^ERR_FLASHINFER_CACHE_UNWRITABLE /);
+    expect(runWith(variant(), ...child, `--allow-fs-write=${cache}/*`)).toBe('1');
   });
 });

@@ -108,7 +108,8 @@ export class KernelCache {
   /** The error for a failed write, or `error` itself when it is none. */
   unwritable(error: unknown): unknown {
     const { code, syscall, message } = error as NodeJS.ErrnoException;
-    if (code !== 'IO' && (code === undefined || syscall === undefined)) return error;
+    const isWrite = code === 'IO' || code === 'ERR_ACCESS_DENIED' || (code !== undefined && syscall !== undefined);
+    if (!isWrite) return error;
     return new CacheError(
       'ERR_FLASHINFER_CACHE_UNWRITABLE',
       `getKernel: the kernel cache ${this.root} cannot be written (${message}); expected a writable folder with free ` +
@@ -122,7 +123,7 @@ function writeFlushed(path: string, content: Uint8Array | string): void {
   const file = openSync(path, 'w');
   try {
     writeFileSync(file, content);
-    fsyncSync(file);
+    flush(file);
   } finally {
     closeSync(file);
   }
@@ -132,10 +133,23 @@ async function writeFlushedAsync(path: string, content: Uint8Array | string): Pr
   const file = await open(path, 'w');
   try {
     await file.writeFile(content);
-    await file.sync();
+    await file.sync().catch(ignoreForbidden);
   } finally {
     await file.close();
   }
+}
+
+function flush(file: number): void {
+  try {
+    fsyncSync(file);
+  } catch (error) {
+    ignoreForbidden(error);
+  }
+}
+
+/** The permission model has no flush. What a crash then leaves half written fails its checksum and is made again. */
+function ignoreForbidden(error: unknown): void {
+  if ((error as NodeJS.ErrnoException).code !== 'ERR_ACCESS_DENIED') throw error;
 }
 
 // Windows cannot open a folder for this and does not need it.
@@ -143,7 +157,7 @@ function flushFolder(path: string): void {
   if (process.platform === 'win32') return;
   const folder = openSync(path, 'r');
   try {
-    fsyncSync(folder);
+    flush(folder);
   } finally {
     closeSync(folder);
   }
@@ -153,7 +167,7 @@ async function flushFolderAsync(path: string): Promise<void> {
   if (process.platform === 'win32') return;
   const folder = await open(path, 'r');
   try {
-    await folder.sync();
+    await folder.sync().catch(ignoreForbidden);
   } finally {
     await folder.close();
   }

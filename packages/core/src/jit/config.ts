@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The JIT's settings, read from the environment when asked for.
 import { existsSync } from 'node:fs';
-import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { env } from '../envVars.ts';
 import { packageRoot, packageVersion } from '../packageRoot.ts';
 import { formatTarget, parseTarget, type Target } from './arch.ts';
 import { type PinnedManifests, readPinnedManifests } from './download/pinnedManifests.ts';
 import type { CodegenOptions } from './flags.ts';
-import { userCacheHome } from './userCacheHome.ts';
+import { homeFolder, userCacheHome } from './userCacheHome.ts';
 
 export interface JitConfig {
   /** `<workspace base>/flashinfer/<version>`; modules lie in `<arch>/<uri>/` below. */
@@ -39,7 +38,7 @@ export function jitConfig(): JitConfig {
   const version = packageVersion();
   return {
     cacheRoot: join(
-      env.workspaceBase ?? userCacheHome(process.platform, process.env, homedir()),
+      env.workspaceBase ?? userCacheHome(process.platform, process.env, homeFolder()),
       'flashinfer',
       version,
     ),

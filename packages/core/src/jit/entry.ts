@@ -64,7 +64,7 @@ export function readFiles(folder: string, files: readonly string[], uri: string,
   } catch (error) {
     // Of another user, perhaps: the kernel may still come from elsewhere.
     const { code, message } = error as NodeJS.ErrnoException;
-    if (code === 'EACCES' || code === 'EPERM') return { kind: 'corrupt', reason: message };
+    if (['EACCES', 'EPERM', 'ERR_ACCESS_DENIED'].includes(code ?? '')) return { kind: 'corrupt', reason: message };
     throw error;
   }
 }

@@ -72,9 +72,19 @@ export function loadAddon(root: string, version: string): NativeBinding {
   throw new BinaryNotFoundError(
     'ERR_FLASHINFER_ADDON_NOT_FOUND',
     `native: no addon for ${where.platform}-${where.arch} loads; tried ${tried.join(', ')}; expected ` +
-      `${platformPackageName()} ${version} or a build of this machine; ${addonFix(root, version, where)}`,
+      `${platformPackageName()} ${version} or a build of this machine; ` +
+      (causes.some(isForbidden) ? allowAddons : addonFix(root, version, where)),
     { cause: causes.at(-1) },
   );
+}
+
+const allowAddons =
+  'start Node.js without --no-addons, and with --allow-addons where it has the permission model (--permission), which ' +
+  'then needs --allow-fs-read of this package too, and --allow-child-process and --allow-fs-write of the kernel cache ' +
+  'to compile';
+
+function isForbidden(error: unknown): boolean {
+  return (error as NodeJS.ErrnoException | undefined)?.code === 'ERR_DLOPEN_DISABLED';
 }
 
 function mismatch(path: string, found: string, version: string, shipped?: PlatformPackage): BinaryNotFoundError {

@@ -2,7 +2,7 @@
 // Finding compilers, and what a failed compilation tells.
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { delimiter, join } from 'node:path';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { CompileError } from '../../src/errors.ts';
 import { runAsync, runSync } from '../../src/jit/bothWays.ts';
@@ -54,6 +54,16 @@ describe.skipIf(process.platform === 'win32')('finding nvcc', () => {
     }
     findNvcc();
     expect(readFileSync(join(homes[0]!, 'runs'), 'utf8')).toBe('run\n');
+  });
+
+  it('passes over folders of PATH that it cannot look into', () => {
+    noCompilers();
+    const home = fakeToolkit('12.5');
+    // As a folder of another user's, but for root too.
+    const loop = join(temporaryFolder(), 'loop');
+    symlinkSync(loop, loop);
+    vi.stubEnv('PATH', [loop, join(home, 'bin')].join(delimiter));
+    expect(findNvcc()).toMatchObject({ path: join(home, 'bin', 'nvcc'), release: '12.5' });
   });
 
   it('says what is wrong with a program that is no nvcc', () => {
@@ -123,6 +133,10 @@ describe('firstError', () => {
     [
       'nvrtc: error: failed to open libnvrtc-builtins.so.13.0.',
       'nvrtc: error: failed to open libnvrtc-builtins.so.13.0.',
+    ],
+    [
+      '/usr/bin/ld: final link failed: No space left on device\ncollect2: error: ld returned 1 exit status',
+      '/usr/bin/ld: final link failed: No space left on device',
     ],
     ['all is well with terrors', undefined],
   ])('of %j', (log, expected) => {

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // What is different on Windows, on any machine.
+import { parse } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { shellQuote } from '../../src/jit/compilers/compiler.ts';
 import { hostFlags } from '../../src/jit/compilers/hostCompiler.ts';
 import { hintOf } from '../../src/jit/compilers/nvcc.ts';
 import { findVisualStudio, type WindowsMachine } from '../../src/jit/compilers/visualStudio.ts';
-import { userCacheHome } from '../../src/jit/userCacheHome.ts';
+import { homeFolder, userCacheHome } from '../../src/jit/userCacheHome.ts';
 
 const installer = 'D:\\Programs (x86)\\Microsoft Visual Studio\\Installer\\vswhere.exe';
 const studio = 'C:\\Program Files\\Microsoft Visual Studio\\2022\\BuildTools';
@@ -103,6 +104,19 @@ describe("what is added to nvcc's errors", () => {
     expect(hintOf('cannot open file', long, 'win32')).toMatch(/has 266 characters.*FLASHINFER_WORKSPACE_BASE/);
     expect(hintOf('cannot open file', long, 'linux')).toBe('');
     expect(hintOf('error: x is undefined', short, 'win32')).toBe('');
+  });
+});
+
+describe('homeFolder', () => {
+  it('is the root folder of a user without one', () => {
+    const { root } = parse(process.cwd());
+    expect(homeFolder(() => '/home/a')).toBe('/home/a');
+    expect(homeFolder(() => '')).toBe(root);
+    expect(
+      homeFolder(() => {
+        throw new Error('uv_os_homedir returned ENOENT');
+      }),
+    ).toBe(root);
   });
 });
 

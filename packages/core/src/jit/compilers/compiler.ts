@@ -40,7 +40,8 @@ export class CompilerFailure extends Error {
   }
 }
 
-const errorLine = /\b(?:fatal|catastrophic )?error\b\s*(?:[:#]|:)|^nvcc fatal|^ptxas fatal|\bnvrtc: error\b/;
+const errorLine =
+  /\b(?:fatal|catastrophic )?error\b\s*(?:[:#]|:)|\bNo space left on device\b|^nvcc fatal|^ptxas fatal|\bnvrtc: error\b/;
 
 /** The first line of a compiler's output that names an error, as people look for it in a long log. */
 export function firstError(log: string): string | undefined {

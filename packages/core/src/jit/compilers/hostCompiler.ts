@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // The C++ compiler of this machine: makes the libraries of custom variants for the cpu device.
-import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { delimiter, join } from 'node:path';
 import { env } from '../../envVars.ts';
 import { CompileError } from '../../errors.ts';
 import type { CpuIsa } from '../../native/binding.ts';
 import { isFile } from './cudaHomes.ts';
+import { runProgram } from './runCompiler.ts';
 
 export interface HostCompiler {
   readonly path: string;
@@ -53,7 +53,7 @@ function candidates(): string[] {
 }
 
 function askVersion(path: string): HostCompiler | string {
-  const { stdout, error, status } = spawnSync(path, ['--version'], { encoding: 'utf8', windowsHide: true });
+  const { stdout, error, status } = runProgram(path, ['--version']);
   const version = stdout?.split(/\r?\n/)[0]?.trim();
   if (status !== 0 || !version) return `--version failed: ${error?.message ?? `exit ${status}`}`;
   const id = createHash('sha256').update(version).digest('hex').slice(0, 8);

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // nvcc as a child process.
-import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { delimiter, dirname, join } from 'node:path';
 import { nvccFlags } from '../flags.ts';
 import { type Compiler, type CompileUnit, shellQuote } from './compiler.ts';
 import { cudaHomes, isFile } from './cudaHomes.ts';
-import { runCompiler } from './runCompiler.ts';
+import { runCompiler, runProgram } from './runCompiler.ts';
 import { findVisualStudio } from './visualStudio.ts';
 
 export interface NvccProbe {
@@ -41,7 +40,7 @@ export function findNvcc(): NvccProbe {
 }
 
 function askRelease(path: string): { release?: string; error?: string } {
-  const { stdout, stderr, error, status } = spawnSync(path, ['--version'], { encoding: 'utf8', windowsHide: true });
+  const { stdout, stderr, error, status } = runProgram(path, ['--version']);
   const release = /release (\d+\.\d+)/.exec(stdout ?? '')?.[1];
   if (release !== undefined) return { release };
   return { error: `${path} --version gives no release (${error?.message ?? `exit ${status}: ${stderr.trim()}`})` };

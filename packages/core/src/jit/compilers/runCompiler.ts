@@ -1,9 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 // A compiler as a child process.
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { type ChildProcess, type SpawnSyncReturns, spawn, spawnSync } from 'node:child_process';
 import { basename } from 'node:path';
 import type { Step } from '../bothWays.ts';
 import { CompilerFailure, firstError } from './compiler.ts';
+
+/** Runs a program to its end; that it did not start is in `error`, as is that the permission model forbids it. */
+export function runProgram(
+  path: string,
+  args: readonly string[],
+): Pick<SpawnSyncReturns<string>, 'stdout' | 'stderr' | 'status' | 'signal' | 'error'> {
+  try {
+    return spawnSync(path, args, { encoding: 'utf8', windowsHide: true, maxBuffer: 64 << 20 });
+  } catch (error) {
+    return { stdout: '', stderr: '', status: null, signal: null, error: error as Error };
+  }
+}
 
 /** Runs a compiler and returns its log. `hintOf` may add to what a failed one says. @throws CompilerFailure */
 export function runCompiler(
@@ -13,7 +25,7 @@ export function runCompiler(
 ): Step<string> {
   return {
     sync() {
-      const run = spawnSync(path, args, { encoding: 'utf8', windowsHide: true, maxBuffer: 64 << 20 });
+      const run = runProgram(path, args);
       if (run.error) throw new CompilerFailure(`${path} did not run: ${run.error.message}`, '', { cause: run.error });
       return check(path, run.status, run.signal, run.stdout + run.stderr, hintOf);
     },
@@ -42,17 +54,25 @@ function check(
  */
 const running = new Set<ChildProcess>();
 
+function start(path: string, args: readonly string[]) {
+  try {
+    return spawn(path, args, {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      windowsHide: true,
+      detached: process.platform !== 'win32',
+    });
+  } catch (error) {
+    throw new CompilerFailure(`${path} did not run: ${(error as Error).message}`, '', { cause: error });
+  }
+}
+
 async function runChild(
   path: string,
   args: readonly string[],
   hintOf: (log: string) => string,
   signal: AbortSignal | undefined,
 ): Promise<string> {
-  const child = spawn(path, args, {
-    stdio: ['ignore', 'pipe', 'pipe'],
-    windowsHide: true,
-    detached: process.platform !== 'win32',
-  });
+  const child = start(path, args);
   if (running.size === 0) process.once('exit', killAll);
   running.add(child);
   const onAbort = () => killTree(child);
