@@ -102,6 +102,7 @@ export {
   MinP,
   type PipeInput,
   Sample,
+  type SampleProcessorOptions,
   Softmax,
   Temperature,
   TopK,
@@ -110,7 +111,7 @@ export {
 } from './sampling/logitsProcessors.ts';
 export { topKMaskLogits, topKRenormProbs, topPRenormProbs } from './sampling/renorm.ts';
 export { samplingFromLogits, samplingFromProbs } from './sampling/sampling.ts';
-export type { ProbsSamplingOptions, SamplingOptions, ValidTokens } from './sampling/samplingOptions.ts';
+export type { DrawOptions, ProbsSamplingOptions, SamplingOptions, ValidTokens } from './sampling/samplingOptions.ts';
 export type { PerRow } from './sampling/samplingRun.ts';
 export { type SoftmaxOptions, softmax } from './sampling/softmax.ts';
 export {

@@ -92,8 +92,8 @@ export interface BatchPlanOptions {
   /** A custom variant, from `defineAttentionVariant`; its params come with each `run()`. Default: none. */
   variant?: AttentionVariant;
   /**
-   * Keys a split. With it, or with disableSplitKv, a request's result has the same bits in every batch. Default: chosen
-   * to fill the GPU.
+   * Keys a split, not pages as FlashInfer's `fixed_split_size`: pass its value times pageSize. With it, or with
+   * disableSplitKv, a request's result has the same bits in every batch. Default: chosen to fill the GPU.
    */
   fixedSplitSize?: number;
   /** Default false. */

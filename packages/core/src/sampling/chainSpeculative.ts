@@ -15,14 +15,20 @@ import { vectorWidth } from '../tensor/vectorWidth.ts';
 import { chainSpec, maxVocab, planSampling } from './samplingKernel.ts';
 import { checkSeed, type SamplingOptions } from './samplingOptions.ts';
 
-export interface ChainSpeculativeOptions extends Pick<SamplingOptions, 'seed' | 'offset'> {
+export interface ChainSpeculativeOptions extends Pick<SamplingOptions, 'seed' | 'offset' | 'deterministic'> {
   /** int32 `[batch]` to which the numbers of accepted tokens are added. Default: zeros. */
   accepted?: Tensor;
   /** int32 `[batch]` to which the numbers of emitted drafted tokens are added. Default: zeros. */
   emitted?: Tensor;
 }
 
-const optionNames: readonly (keyof ChainSpeculativeOptions)[] = ['seed', 'offset', 'accepted', 'emitted'];
+const optionNames: readonly (keyof ChainSpeculativeOptions)[] = [
+  'seed',
+  'offset',
+  'deterministic',
+  'accepted',
+  'emitted',
+];
 const probsRule = { dtypes: ['float32', 'float16', 'bfloat16'] as readonly DType[], contiguous: true };
 const intRule = { dtypes: ['int32'] as readonly DType[], contiguous: true };
 
@@ -68,6 +74,7 @@ export function chainSpeculativeSampling(
   check.options(options, optionNames);
   checkSeed(check, 'seed', options.seed);
   checkSeed(check, 'offset', options.offset);
+  check.flag('deterministic', options.deterministic);
   check.optionalTensor('accepted', options.accepted, ['batch'], intRule);
   check.optionalTensor('emitted', options.emitted, ['batch'], intRule);
   checkCounters(draftTokenIds, options);

@@ -15,7 +15,7 @@ import {
   type PipeOutput,
   pipeSteps,
 } from './logitsProcessors.ts';
-import { checkSeed, drawTokens, indicesRule, type SamplingOptions } from './samplingOptions.ts';
+import { checkSeed, type DrawOptions, drawNames, drawTokens, indicesRule } from './samplingOptions.ts';
 import { checkCount, checkProbability, checkRows, checkTemperature, type PerRow, SamplingRun } from './samplingRun.ts';
 
 export interface LogitsPipeOptions<I extends PipeInput | undefined = PipeInput | undefined> {
@@ -28,7 +28,7 @@ interface ParamsOf {
   topK: { topK: PerRow };
   topP: { topP: PerRow };
   minP: { minP: PerRow };
-  sample: SamplingOptions;
+  sample: DrawOptions;
 }
 
 type Both<U> = (U extends unknown ? (u: U) => void : never) extends (both: infer B) => void ? B : never;
@@ -44,9 +44,7 @@ type InputTypeOf<P extends readonly LogitsProcessor[], I> = I extends PipeInput 
 export type PipeResult<P extends readonly LogitsProcessor[], I> =
   PipeOutput<P, InputTypeOf<P, I> & string> extends 'tokens' ? Tensor<'int32'> : Tensor;
 
-type AnyParams = SamplingOptions & { temperature?: PerRow; topK?: PerRow; topP?: PerRow; minP?: PerRow };
-
-const drawNames = ['indices', 'seed', 'offset'] as const;
+type AnyParams = DrawOptions & { temperature?: PerRow; topK?: PerRow; topP?: PerRow; minP?: PerRow };
 
 /**
  * Steps over rows of logits or probabilities, launched in as few kernels as do them in their order: everything up to a
@@ -113,7 +111,7 @@ export class LogitsPipe<const P extends readonly LogitsProcessor[], const I exte
    * @param x `[batch, vocab]` float32 | float16 | bfloat16, last dimension contiguous: logits or probabilities as
    *   `inputType` says
    * @param params of every step: `temperature`, `topP`, `minP` a number or float32 `[batch]`, `topK` an integer or int32
-   *   `[batch]`; for Sample also `seed`, `offset` and `indices`, see {@link SamplingOptions}
+   *   `[batch]`; for Sample also `seed`, `offset` and `indices`, see {@link DrawOptions}
    * @returns tokens int32 `[batch]`; rows of probabilities (float32 after a Softmax, else as x) or of logits as x
    * @throws {InvalidArgumentError} on a wrong shape, dtype, stride or value, and on a parameter that is missing or not used
    */

@@ -86,8 +86,13 @@ export class MinP {
   readonly kind = 'minP';
 }
 
+export interface SampleProcessorOptions {
+  /** As FlashInfer's. The same run gives the same tokens in any case: `false` changes nothing. */
+  deterministic?: boolean;
+}
+
 /**
- * Draws a token a row; parameters `seed`, `offset` and `indices`, see SamplingOptions.
+ * Draws a token a row; parameters `seed`, `offset` and `indices`, see DrawOptions.
  * @example
  * ```ts
  * import { LogitsPipe, randn, Sample } from '@flashinfer/core';
@@ -97,6 +102,11 @@ export class MinP {
  */
 export class Sample {
   readonly kind = 'sample';
+
+  constructor(options: SampleProcessorOptions = {}) {
+    checkOptions('Sample', options, ['deterministic']);
+    new Checker('Sample').flag('deterministic', options.deterministic);
+  }
 }
 
 export type LogitsProcessor = Temperature | Softmax | TopK | TopP | MinP | Sample;

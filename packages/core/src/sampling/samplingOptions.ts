@@ -5,9 +5,11 @@ import { drawSeed, toSeed } from '../runtime/seed.ts';
 import { empty } from '../tensor/create.ts';
 import type { DType } from '../tensor/dtype.ts';
 import { Tensor } from '../tensor/tensor.ts';
+import { refuseNan } from './refuseNan.ts';
 import { checkRows, type SamplingRun } from './samplingRun.ts';
 
-export interface SamplingOptions {
+/** Of a step that draws. */
+export interface DrawOptions {
   /**
    * Which row of the input each token is drawn from: int32 `[batch]`, on the input's device. Default: row i for token
    * i. A row that is not there gives token 0.
@@ -23,6 +25,17 @@ export interface SamplingOptions {
   offset?: number | bigint | Tensor;
 }
 
+/** Of the operators that draw. */
+export interface SamplingOptions extends DrawOptions {
+  /** As FlashInfer's. The same call gives the same tokens in any case: `false` changes nothing. */
+  deterministic?: boolean;
+  /**
+   * Throw where the input holds NaN, which else counts as no token. Reads the input once more and waits for the device,
+   * so it is refused in a capture. Default false.
+   */
+  checkNan?: boolean;
+}
+
 /** Of operators that draw from probabilities. */
 export interface ProbsSamplingOptions extends SamplingOptions {
   /**
@@ -35,7 +48,8 @@ export interface ProbsSamplingOptions extends SamplingOptions {
 /** What a call with `returnValid` gives. */
 export type ValidTokens = [tokens: Tensor<'int32'>, valid: Tensor<'bool'>];
 
-const names: readonly (keyof SamplingOptions)[] = ['indices', 'seed', 'offset'];
+export const drawNames: readonly (keyof DrawOptions)[] = ['indices', 'seed', 'offset'];
+const names: readonly (keyof SamplingOptions)[] = [...drawNames, 'deterministic', 'checkNan'];
 export const indicesRule = { dtypes: ['int32'] as readonly DType[], contiguous: true };
 const seedRule = { dtypes: ['int64'] as readonly DType[], contiguous: true };
 
@@ -53,7 +67,7 @@ export function checkSampling(
   check.optionalTensor('indices', options.indices, ['batch'], indicesRule);
   checkSeed(check, 'seed', options.seed);
   checkSeed(check, 'offset', options.offset);
-  return check;
+  return check.flag('deterministic', options.deterministic).flag('checkNan', options.checkNan);
 }
 
 export function checkSeed(check: Checker, name: string, seed: number | bigint | Tensor | undefined): void {
@@ -88,7 +102,8 @@ export function drawFromProbs(
 
 /** Tokens of one call. */
 export function drawTokens(run: SamplingRun, check: Checker, x: Tensor, options: SamplingOptions): Tensor<'int32'> {
-  const { indices, seed, offset } = options;
+  const { indices, seed, offset, checkNan } = options;
+  if (checkNan === true) refuseNan(check, run.inputName, x);
   const caller = check.functionName;
   run.withDraw(
     seed instanceof Tensor ? seed : seed === undefined ? drawSeed() : toSeed(seed, caller),

@@ -78,6 +78,10 @@ export class SamplingRun {
     this.x = x;
   }
 
+  get inputName(): 'logits' | 'probs' {
+    return this.kind === 'sampleLogits' ? 'logits' : 'probs';
+  }
+
   withTemperature(value: PerRow | undefined): this {
     this.temperature = value ?? 1;
     return this;

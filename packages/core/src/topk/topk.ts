@@ -24,9 +24,11 @@ export interface TopKOptions {
    * indices. Default `'none'`, which is `'small'`: results are deterministic with every value.
    */
   tieBreak?: TopKTieBreak;
+  /** As FlashInfer's. Results are deterministic in any case: `false` changes nothing. */
+  deterministic?: boolean;
 }
 
-const optionNames: readonly (keyof TopKOptions)[] = ['sorted', 'tieBreak'];
+const optionNames: readonly (keyof TopKOptions)[] = ['sorted', 'tieBreak', 'deterministic'];
 const tieBreaks: readonly TopKTieBreak[] = ['none', 'small', 'large'];
 const rowsRule = { dtypes: ['float32', 'float16', 'bfloat16'] as readonly DType[], lastDimContiguous: true };
 const maxCount = 2 ** 31 - 1;
@@ -51,7 +53,8 @@ const maxCount = 2 ** 31 - 1;
  */
 export function topK(x: Tensor, k: number, options: TopKOptions = {}): [values: Tensor, indices: Tensor<'int32'>] {
   const check = new Checker('topK');
-  check.tensor('x', x, ['batchSize', 'length'], rowsRule).options(options, optionNames).flag('sorted', options.sorted);
+  check.tensor('x', x, ['batchSize', 'length'], rowsRule).options(options, optionNames);
+  check.flag('sorted', options.sorted).flag('deterministic', options.deterministic);
   check.oneOf('tieBreak', options.tieBreak, tieBreaks);
   const [rows, length] = x.shape as [number, number];
   if (rows > maxCount || length > maxCount) {

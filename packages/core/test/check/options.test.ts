@@ -78,6 +78,7 @@ const calls: Record<string, Call> = {
   topKTopPSamplingFromLogits: (o) => api.topKTopPSamplingFromLogits(x, 1, 0.5, o),
   topKTopPSamplingFromProbs: (o) => api.topKTopPSamplingFromProbs(probs, 1, 0.5, o),
   topPSamplingFromProbs: (o) => api.topPSamplingFromProbs(probs, 0.5, o),
+  Sample: (o) => new api.Sample(o),
   TopK: (o) => new api.TopK(o),
   zeros: (o) => api.zeros([2], o),
   BatchDecodeWithPagedKVCacheWrapper: (o) => new api.BatchDecodeWithPagedKVCacheWrapper(o),
@@ -92,7 +93,6 @@ const calls: Record<string, Call> = {
 const withoutOptions = [
   'LogitsPipe',
   'MinP',
-  'Sample',
   'Softmax',
   'Temperature',
   'Tensor',

@@ -44,6 +44,7 @@ function decode() {
 const calls: Record<string, [call: (...args: never[]) => unknown, ...args: unknown[]]> = {
   rmsnorm: [api.rmsnorm, half(2, 64), half(64), { eps: 1e-6, out: half(2, 64) }],
   rmsnormQuant: [api.rmsnormQuant, half(2, 64).to('float8_e4m3fn'), half(2, 64), half(64), 0.02, {}],
+  layernormQuant: [api.layernormQuant, half(2, 64).to('float8_e5m2'), half(2, 64), float(64), float(64), 0.02, {}],
   siluAndMul: [api.siluAndMul, half(2, 64), { out: half(2, 32), enablePdl: true }],
   applyRope: [api.applyRope, half(5, 4, 64), half(5, 2, 64), int(0, 2, 5), int(3, 0), { rotaryDim: 32, ropeScale: 2 }],
   applyRopeWithCosSinCache: [
@@ -57,6 +58,7 @@ const calls: Record<string, [call: (...args: never[]) => unknown, ...args: unkno
   ],
   softmax: [api.softmax, float(2, 10), { temperature: 0.7 }],
   topPSamplingFromProbs: [api.topPSamplingFromProbs, probs(), 0.9, { seed: 1, indices: int(0, 1) }],
+  samplingFromLogits: [api.samplingFromLogits, float(2, 10), { deterministic: true, checkNan: true }],
   topKRenormProbs: [api.topKRenormProbs, probs(), 5],
   topK: [api.topK, float(2, 10), 3, { sorted: true }],
   chainSpeculativeSampling: [

@@ -256,6 +256,10 @@ describe('mistakes', () => {
     const perToken = { topP: tensor([0.5], { device }), minP: 0.1, indices: tensor([0], { dtype: 'int32', device }) };
     expectThrows(() => late.run(x, perToken), bad, 'topP is a Tensor', 'renormProbs comes before the draw');
     expectThrows(() => pipe.run(x.view(rows * vocab), { temperature: 1, topK: 2 }), 'ERR_FLASHINFER_INVALID_RANK');
+    expectThrows(() => new Sample({ deterministic: 1 as never }), bad, 'Sample: deterministic is 1', 'true or false');
+    const option = { temperature: 1, deterministic: true } as object as { temperature: number };
+    const sampling = new LogitsPipe([temperature, new Sample({ deterministic: true })]);
+    expectThrows(() => sampling.run(x, option), bad, 'option deterministic is unknown');
   });
 });
 

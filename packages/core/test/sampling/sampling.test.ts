@@ -353,6 +353,45 @@ describeOnEachIsa('sampling', () => {
     expect([tokens.shape, found.shape]).toEqual([[0], [0]]);
   });
 
+  it('refuses NaN where checkNan is true, and only NaN', () => {
+    const rows = tensor([0.5, 0.5, 0, 1, 0.2, 0.8], { shape: [3, 2], device });
+    const wrong = tensor([0.5, 0.5, Number.NaN, 1, 0, Number.NaN], { shape: [3, 2], device });
+    const odd = tensor([Infinity, 0, -Infinity, -Infinity, -1, 0], { shape: [3, 2], device });
+    const calls: [name: string, call: (x: Tensor, options: { checkNan: boolean; seed: number }) => Tensor][] = [
+      ['samplingFromProbs: probs', samplingFromProbs],
+      ['topPSamplingFromProbs: probs', (x, o) => topPSamplingFromProbs(x, 0.5, o)],
+      ['topKSamplingFromProbs: probs', (x, o) => topKSamplingFromProbs(x, 1, o)],
+      ['minPSamplingFromProbs: probs', (x, o) => minPSamplingFromProbs(x, 0.5, o)],
+      ['topKTopPSamplingFromProbs: probs', (x, o) => topKTopPSamplingFromProbs(x, 1, 0.5, o)],
+      ['samplingFromLogits: logits', samplingFromLogits],
+      ['topKTopPSamplingFromLogits: logits', (x, o) => topKTopPSamplingFromLogits(x, 1, 0.5, o)],
+    ];
+    for (const [name, call] of calls) {
+      const message = `${name} is NaN in row 1 at 0; expected numbers, as checkNan is true`;
+      for (const x of [wrong, wrong.to('bfloat16')]) {
+        expectThrows(() => call(x, { checkNan: true, seed: 1 }), 'ERR_FLASHINFER_INVALID_ARGUMENT', message);
+      }
+      expect(call(wrong, { checkNan: false, seed: 1 }).shape).toEqual([3]);
+      for (const x of [rows, odd, rows.slice(0, 0, 0)]) {
+        const unchecked = tokensOf(call(x, { checkNan: false, seed: 1 }));
+        expect(tokensOf(call(x, { checkNan: true, seed: 1 }))).toEqual(unchecked);
+      }
+    }
+    if (!onCuda) return;
+    const capture = () => void cuda.capture(new cuda.Stream(), () => void samplingFromProbs(rows, { checkNan: true }));
+    expectThrows(capture, 'ERR_FLASHINFER_UNSUPPORTED', 'samplingFromProbs', 'leave checkNan out');
+  });
+
+  it('is deterministic whatever is said', () => {
+    for (const call of [
+      (o: object) => samplingFromProbs(x, { indices, seed: 3, ...o }),
+      (o: object) => topKTopPSamplingFromLogits(logits, 3, 0.8, { indices, seed: 3, ...o }),
+    ]) {
+      const tokens = tokensOf(call({}));
+      for (const deterministic of [true, false]) expect(tokensOf(call({ deterministic }))).toEqual(tokens);
+    }
+  });
+
   it.skipIf(!onCuda)('is captured in graphs', () => {
     const expected = tokensOf(topKTopPSamplingFromProbs(x, 3, 0.8, { seed: 5, indices }));
     const stream = new cuda.Stream();
@@ -392,6 +431,21 @@ describe('errors', () => {
       () => topPSamplingFromProbs(probs, 0.5, { returnValid: 1 as unknown as true }),
       'ERR_FLASHINFER_INVALID_ARGUMENT',
       'returnValid is 1',
+    ],
+    [
+      () => topKSamplingFromProbs(probs, 1, { deterministic: 'yes' as unknown as true }),
+      'ERR_FLASHINFER_INVALID_ARGUMENT',
+      "deterministic is 'yes'",
+    ],
+    [
+      () => samplingFromLogits(probs, { checkNan: 1 as unknown as true }),
+      'ERR_FLASHINFER_INVALID_ARGUMENT',
+      'checkNan is 1',
+    ],
+    [
+      () => samplingFromProbs(probs, { indices: tensor(BigInt64Array.of(0n), { device }) }),
+      'ERR_FLASHINFER_INVALID_DTYPE',
+      "indices has dtype int64; expected int32; cast with indices.to('int32')",
     ],
     [() => samplingFromProbs(probs, { seed: 0.5 }), 'ERR_FLASHINFER_INVALID_ARGUMENT', 'seed is 0.5'],
     [() => samplingFromProbs(probs.view(2)), 'ERR_FLASHINFER_INVALID_RANK', 'probs has rank 1'],

@@ -116,6 +116,17 @@ describeOnEachIsa('topK', () => {
     ]);
   });
 
+  it('is deterministic whatever is said', () => {
+    const x = make('coarse', 3, 8000, 'bfloat16');
+    const indices = topK(x, 77)[1].toArraySync();
+    for (const deterministic of [true, false]) {
+      expect(topK(x, 77, { deterministic })[1].toArraySync()).toEqual(indices);
+    }
+    const wrong = { deterministic: 1 } as object;
+    expectThrows(() => topK(x, 77, wrong), 'ERR_FLASHINFER_INVALID_ARGUMENT', 'deterministic is 1', 'true or false');
+    expectThrows(() => topK(x, x as never), 'ERR_FLASHINFER_INVALID_ARGUMENT', 'k is a Tensor; expected an integer');
+  });
+
   it('gives a row the same result at any batch size', () => {
     const x = make('coarse', 300, 8000, 'bfloat16');
     const all = topK(x, 77)[1].toArraySync() as Int32Array;
