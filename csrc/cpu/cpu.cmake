@@ -28,7 +28,7 @@ endif()
 # Elementwise loops are vectorised by the compiler, from one source for all instruction sets (elementwise/versions.h).
 # Equal random bits everywhere need every multiplication and addition rounded by itself.
 file(GLOB FLASHINFER_CPU_ELEMENTWISE CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/cpu/elementwise/*.cc
-     ${CMAKE_CURRENT_SOURCE_DIR}/cpu/sampling/*.cc)
+     ${CMAKE_CURRENT_SOURCE_DIR}/cpu/quantization/*.cc ${CMAKE_CURRENT_SOURCE_DIR}/cpu/sampling/*.cc)
 if(NOT MSVC)
   set_source_files_properties(${FLASHINFER_CPU_ELEMENTWISE} PROPERTIES
     COMPILE_FLAGS "-O3 -ffp-contract=off -fno-math-errno -fno-trapping-math")

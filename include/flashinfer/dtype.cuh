@@ -154,8 +154,6 @@ FLASHINFER_HOST_DEVICE uint32_t encode(float f) {
   constexpr uint32_t kInf = ((1u << kExp) - 1) << kMan;
   constexpr uint32_t kNan = kHasInf ? kInf | (1u << (kMan - 1)) : (1u << (kExp + kMan)) - 1;
   constexpr uint32_t kLargest = kHasInf ? kInf : kNan - 1;
-  // The first value that the rounding below would carry past the last pattern, were it cut off.
-  constexpr uint32_t kOverflow = ((kHasInf ? kInf : kNan) << kShift) + (kBiasDiff << 23);
   // Adding this constant leaves a subnormal's mantissa, rounded to nearest even, in the sum's low bits.
   constexpr uint32_t kMagic = (kBiasDiff + kShift + 1) << 23;
 
@@ -166,7 +164,8 @@ FLASHINFER_HOST_DEVICE uint32_t encode(float f) {
   const uint32_t normal = (magnitude - (kBiasDiff << 23) + half_below + ((magnitude >> kShift) & 1)) >> kShift;
   const uint32_t subnormal = float_as_bits(bits_as_float(magnitude) + bits_as_float(kMagic)) - kMagic;
   uint32_t result = magnitude < kMinNormal ? subnormal : normal;
-  result = magnitude >= kOverflow || (!kHasInf && result > kLargest) ? kLargest : result;
+  // What rounds past the last number comes out greater, however far past it was.
+  result = result < kLargest ? result : kLargest;
   result = magnitude > 0x7f800000u ? kNan : result;
   return sign | result;
 }

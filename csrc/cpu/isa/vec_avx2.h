@@ -81,6 +81,26 @@ FLASHINFER_INLINE __m128i ToBf16(Vec x) {
   const __m256i high = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);
   return _mm_packus_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256(high, 1));
 }
+/** In the lower half. */
+template <class T>
+FLASHINFER_INLINE __m128i ToFp8(Vec x) {
+  using F = Fp8Format<T>;
+  const __m256i bits = _mm256_castps_si256(x), magnitude = _mm256_and_si256(bits, _mm256_set1_epi32(0x7fffffff));
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(magnitude, F::kShift), _mm256_set1_epi32(1));
+  const __m256i carried =
+      _mm256_add_epi32(_mm256_add_epi32(magnitude, odd), _mm256_set1_epi32(F::kHalfBelow - F::kBias));
+  const __m256i magic = _mm256_set1_epi32(F::kMagic);
+  const __m256 sum = _mm256_add_ps(_mm256_castsi256_ps(magnitude), _mm256_castsi256_ps(magic));
+  const __m256i subnormal = _mm256_cmpgt_epi32(_mm256_set1_epi32(F::kMinNormal), magnitude);
+  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+  __m256i result = _mm256_blendv_epi8(_mm256_srli_epi32(carried, F::kShift),
+                                      _mm256_sub_epi32(_mm256_castps_si256(sum), magic), subnormal);
+  result = _mm256_min_epi32(result, _mm256_set1_epi32(F::kLargest));
+  result = _mm256_blendv_epi8(result, _mm256_set1_epi32(F::kNan), nan);
+  result = _mm256_or_si256(result, _mm256_and_si256(_mm256_srli_epi32(bits, 24), _mm256_set1_epi32(0x80)));
+  const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(result), _mm256_extracti128_si256(result, 1));
+  return _mm_packus_epi16(words, words);
+}
 
 }  // namespace detail
 
@@ -111,6 +131,12 @@ FLASHINFER_INLINE void Store(half_t* p, Vec x) {
 }
 FLASHINFER_INLINE void Store(bfloat16_t* p, Vec x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), detail::ToBf16(x));
+}
+FLASHINFER_INLINE void Store(fp8_e4m3_t* p, Vec x) {
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), detail::ToFp8<fp8_e4m3_t>(x));
+}
+FLASHINFER_INLINE void Store(fp8_e5m2_t* p, Vec x) {
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), detail::ToFp8<fp8_e5m2_t>(x));
 }
 template <class T>
 FLASHINFER_INLINE void StoreHead(T* p, Vec x) {

@@ -88,6 +88,23 @@ FLASHINFER_INLINE __m256i ToBf16(Vec x) {
   return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_mask_mov_epi32(rounded, nan, quiet), 16));
 }
 FLASHINFER_INLINE __m256i ToHalf(Vec x) { return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+template <class T>
+FLASHINFER_INLINE __m128i ToFp8(Vec x) {
+  using F = Fp8Format<T>;
+  const __m512i bits = _mm512_castps_si512(x), magnitude = _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff));
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(magnitude, F::kShift), _mm512_set1_epi32(1));
+  const __m512i carried =
+      _mm512_add_epi32(_mm512_add_epi32(magnitude, odd), _mm512_set1_epi32(F::kHalfBelow - F::kBias));
+  const __m512i magic = _mm512_set1_epi32(F::kMagic);
+  const __m512 sum = _mm512_add_ps(_mm512_castsi512_ps(magnitude), _mm512_castsi512_ps(magic));
+  const __mmask16 subnormal = _mm512_cmplt_epi32_mask(magnitude, _mm512_set1_epi32(F::kMinNormal));
+  __m512i result = _mm512_srli_epi32(carried, F::kShift);
+  result = _mm512_mask_sub_epi32(result, subnormal, _mm512_castps_si512(sum), magic);
+  result = _mm512_min_epi32(result, _mm512_set1_epi32(F::kLargest));
+  result = _mm512_mask_mov_epi32(result, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), _mm512_set1_epi32(F::kNan));
+  const __m512i sign = _mm512_and_si512(_mm512_srli_epi32(bits, 24), _mm512_set1_epi32(0x80));
+  return _mm512_cvtepi32_epi8(_mm512_or_si512(result, sign));
+}
 FLASHINFER_INLINE __m128i Load128(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
 FLASHINFER_INLINE __m256i Load256(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 FLASHINFER_INLINE __m256i Head256(const void* p) { return _mm256_zextsi128_si256(Load128(p)); }
@@ -111,6 +128,12 @@ FLASHINFER_INLINE void Store(half_t* p, Vec x) {
 }
 FLASHINFER_INLINE void Store(bfloat16_t* p, Vec x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), detail::ToBf16(x));
+}
+FLASHINFER_INLINE void Store(fp8_e4m3_t* p, Vec x) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), detail::ToFp8<fp8_e4m3_t>(x));
+}
+FLASHINFER_INLINE void Store(fp8_e5m2_t* p, Vec x) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), detail::ToFp8<fp8_e5m2_t>(x));
 }
 FLASHINFER_INLINE void StoreHead(float* p, Vec x) { _mm512_mask_storeu_ps(p, 0xff, x); }
 FLASHINFER_INLINE void StoreHead(half_t* p, Vec x) {

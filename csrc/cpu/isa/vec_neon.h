@@ -54,6 +54,22 @@ FLASHINFER_INLINE uint16x4_t Widen4(const void* p) {
   return vget_low_u16(vmovl_u8(vcreate_u8(bytes)));
 }
 FLASHINFER_INLINE Vec FromHalf(uint16x4_t bits) { return vcvt_f32_f16(vreinterpret_f16_u16(bits)); }
+template <class T>
+FLASHINFER_INLINE void StoreFp8(T* p, Vec x) {
+  using F = Fp8Format<T>;
+  const int32x4_t magnitude = vreinterpretq_s32_f32(vabsq_f32(x)), magic = vdupq_n_s32(F::kMagic);
+  const int32x4_t odd = vandq_s32(vshrq_n_s32(magnitude, F::kShift), vdupq_n_s32(1));
+  const int32x4_t carried = vaddq_s32(vaddq_s32(magnitude, odd), vdupq_n_s32(F::kHalfBelow - F::kBias));
+  const float32x4_t sum = vaddq_f32(vreinterpretq_f32_s32(magnitude), vreinterpretq_f32_s32(magic));
+  const uint32x4_t subnormal = vcltq_s32(magnitude, vdupq_n_s32(F::kMinNormal));
+  int32x4_t result =
+      vbslq_s32(subnormal, vsubq_s32(vreinterpretq_s32_f32(sum), magic), vshrq_n_s32(carried, F::kShift));
+  result = vbslq_s32(vceqq_f32(x, x), vminq_s32(result, vdupq_n_s32(F::kLargest)), vdupq_n_s32(F::kNan));
+  const uint32x4_t sign = vandq_u32(vshrq_n_u32(vreinterpretq_u32_f32(x), 24), vdupq_n_u32(0x80));
+  const uint16x4_t words = vmovn_u32(vorrq_u32(vreinterpretq_u32_s32(result), sign));
+  const uint32_t bytes = vget_lane_u32(vreinterpret_u32_u8(vmovn_u16(vcombine_u16(words, words))), 0);
+  memcpy(p, &bytes, sizeof(bytes));
+}
 
 }  // namespace detail
 
@@ -86,6 +102,8 @@ FLASHINFER_INLINE void Store(bfloat16_t* p, Vec x) {
   const uint32x4_t quiet = vorrq_u32(bits, vdupq_n_u32(0x400000));
   vst1_u16(reinterpret_cast<uint16_t*>(p), vshrn_n_u32(vbslq_u32(vceqq_f32(x, x), rounded, quiet), 16));
 }
+FLASHINFER_INLINE void Store(fp8_e4m3_t* p, Vec x) { detail::StoreFp8(p, x); }
+FLASHINFER_INLINE void Store(fp8_e5m2_t* p, Vec x) { detail::StoreFp8(p, x); }
 template <class T>
 FLASHINFER_INLINE void StoreHead(T* p, Vec x) {
   Store(p, x);

@@ -34,13 +34,10 @@ template <class Out>
 FLASHINFER_INLINE void StoreNormalized(Out* out, Vec x, int64_t count, float rcpScale) {
   if constexpr (sizeof(Out) == 1) {
     constexpr float kMax = DTypeOf<Out>::value == DType::kFloat8E4M3 ? 448.0f : 57344.0f;
-    float lanes[kLanes];
     // NaN passes Max and Min as their second argument.
-    Store(lanes, Min(Set1(kMax), Max(Set1(-kMax), Mul(x, Set1(rcpScale)))));
-    for (int64_t i = 0; i < count; ++i) out[i] = from_float<Out>(lanes[i]);
-  } else {
-    StoreLanes(out, x, count);
+    x = Min(Set1(kMax), Max(Set1(-kMax), Mul(x, Set1(rcpScale))));
   }
+  StoreLanes(out, x, count);
 }
 
 template <bool kLayer, bool kAdd, class T, class Weight, class Out>

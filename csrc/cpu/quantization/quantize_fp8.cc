@@ -36,7 +36,7 @@ struct MaxLoop {
     uint32_t largest = *result;
     for (int64_t i = 0; i < count; ++i) {
       const uint32_t magnitude = float_as_bits(to_float(x[i])) & 0x7fffffffu;
-      const uint32_t finite = magnitude < 0x7f800000u ? magnitude : 0;
+      const uint32_t finite = magnitude & (0u - static_cast<uint32_t>(magnitude < 0x7f800000u));
       largest = finite > largest ? finite : largest;
     }
     *result = largest;
