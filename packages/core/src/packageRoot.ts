@@ -11,25 +11,32 @@ let found: { readonly path: string; readonly version: string } | undefined;
  * Found by walking up from this file, so it is the same from `src/` and from a bundle in `dist/`.
  */
 export function packageRoot(): string {
-  found ??= findPackage(dirname(fileURLToPath(import.meta.url)));
+  found ??= findPackage(import.meta.url);
   return found.path;
 }
 
 /** Version in the package.json of `@flashinfer/core`. */
 export function packageVersion(): string {
-  found ??= findPackage(dirname(fileURLToPath(import.meta.url)));
+  found ??= findPackage(import.meta.url);
   return found.version;
 }
 
-function findPackage(start: string): { path: string; version: string } {
+/** @internal From the module of this URL; esbuild's CommonJS bundles have none. */
+export function findPackage(url: string | undefined): { path: string; version: string } {
+  if (url === undefined) throw bundled('a bundle of modules that have no URL');
+  const start = dirname(fileURLToPath(url));
   for (let folder = start; ; folder = dirname(folder)) {
     const manifest = readManifest(join(folder, 'package.json'));
     if (manifest?.name === '@flashinfer/core') return { path: folder, version: manifest.version };
     if (folder === dirname(folder)) break;
   }
-  throw new BinaryNotFoundError(
+  throw bundled(start);
+}
+
+function bundled(where: string): BinaryNotFoundError {
+  return new BinaryNotFoundError(
     'ERR_FLASHINFER_ADDON_NOT_FOUND',
-    `packageRoot: no package.json of @flashinfer/core above ${start}; expected this module inside the installed ` +
+    `packageRoot: no package.json of @flashinfer/core above ${where}; expected this module inside the installed ` +
       'package; a bundler must leave @flashinfer/core external (esbuild: --external:@flashinfer/core)',
   );
 }

@@ -111,6 +111,9 @@ export function mergeStateInPlace(
   checkExtents(check, 'v', v);
   checkSeparate(name, 'v', v, 'vOther', vOther);
   checkSeparate(name, 's', s, 'sOther', sOther);
+  checkSeparate(name, 'v', v, 's', s);
+  checkSeparate(name, 'v', v, 'sOther', sOther);
+  checkSeparate(name, 's', s, 'vOther', vOther);
   logCall(name, { v, s, vOther, sOther, options });
   runMerge({ v, s, other: { v: vOther, s: sOther }, out: v, lse: s, mask, ...factors });
 }

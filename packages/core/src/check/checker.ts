@@ -5,7 +5,7 @@ import { DisposedError, type ErrorCode, InvalidArgumentError } from '../errors.t
 import type { Device } from '../runtime/device.ts';
 import type { DType } from '../tensor/dtype.ts';
 import { Tensor } from '../tensor/tensor.ts';
-import { describeValue } from './describeValue.ts';
+import { describeNonTensor, describeValue } from './describeValue.ts';
 import { checkOptions } from './options.ts';
 
 /** A name binds its extent at first sight and must agree after; a number is the extent; `'*'` is any. */
@@ -175,12 +175,7 @@ export class Checker {
   }
 
   private notTensor(name: string, value: unknown, dims: readonly Dim[]): InvalidArgumentError {
-    const given = isForeignTensor(value) ? 'a Tensor of another copy of @flashinfer/core' : describeValue(value);
-    const fix = isForeignTensor(value)
-      ? 'load the package once: one version, and everywhere with import or everywhere with require()'
-      : value === undefined
-        ? 'pass it'
-        : 'make one with tensor() or fromBits()';
+    const { given, fix } = describeNonTensor(value);
     return this.error(
       'ERR_FLASHINFER_INVALID_ARGUMENT',
       `${name} is ${given}; expected a Tensor of shape ${formatDims(dims)}; ${fix}`,
@@ -253,11 +248,6 @@ export class Checker {
     const expected = [kind, bounds.join(' and ')].filter((part) => part !== '').join(' ');
     return this.error(code, `${name} is ${describeValue(value)}; expected ${expected}; leave it out for the default`);
   }
-}
-
-/** Two versions, or ESM and CommonJS in one process, have each a class of their own. */
-function isForeignTensor(value: unknown): boolean {
-  return typeof value === 'object' && value !== null && value.constructor?.name === 'Tensor' && 'dataPtr' in value;
 }
 
 function formatShape(value: Tensor): string {

@@ -27,3 +27,15 @@ function describeArray(values: readonly unknown[]): string {
 function withArticle(name: string): string {
   return `${/^[AEIO]/i.test(name) ? 'an' : 'a'} ${name}`;
 }
+
+/** What was given in place of a Tensor of this module, and what to do. */
+export function describeNonTensor(value: unknown): { given: string; fix: string } {
+  const given = describeValue(value);
+  if (given === 'a Tensor' && 'dataPtr' in (value as object)) {
+    return {
+      given: 'a Tensor of another copy of @flashinfer/core',
+      fix: 'load the package once: one version, and everywhere with import or everywhere with require()',
+    };
+  }
+  return { given, fix: value === undefined ? 'pass it' : 'make one with tensor() or fromBits()' };
+}

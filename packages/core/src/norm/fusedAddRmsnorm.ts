@@ -69,6 +69,8 @@ function addAndNormalize(
   checkLike(check, 'residual', residual, x, [x.dtype]);
   checkVector(check, 'weight', weight, x.dtype);
   checkSeparate(name, 'x', x, 'residual', residual);
+  checkSeparate(name, 'x', x, 'weight', weight);
+  checkSeparate(name, 'residual', residual, 'weight', weight);
   logCall(name, { x, residual, weight, options });
   const { eps = defaultEps, enablePdl } = options;
   runNorm({ kind: 'rms', x, residual, weight, bias: undefined, out: x, scale: 1, eps, weightOffset, enablePdl });
@@ -114,6 +116,7 @@ export function fusedAddRmsnormQuant(
   checkSeparate(name, 'x', x, 'residual', residual);
   checkSeparate(name, 'out', out, 'x', x);
   checkSeparate(name, 'out', out, 'residual', residual);
+  checkSeparate(name, 'residual', residual, 'weight', weight);
   logCall(name, { out, x, residual, weight, scale, options });
   const { eps = defaultEps, enablePdl } = options;
   runNorm({ kind: 'rms', x, residual, weight, bias: undefined, out, scale, eps, weightOffset: 0, enablePdl });

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { checkOutput } from '../check/overlap.ts';
+import { checkOutput, checkSeparate } from '../check/overlap.ts';
 import { logCall } from '../logging.ts';
 import { empty } from '../tensor/create.ts';
 import type { Tensor } from '../tensor/tensor.ts';
@@ -50,6 +50,8 @@ export function layernorm(x: Tensor, gamma: Tensor, beta: Tensor, options: Layer
   if (options.out !== undefined) {
     checkLike(check, 'out', options.out, x, [x.dtype]);
     checkOutput(name, options.out, 'x', x);
+    checkSeparate(name, 'out', options.out, 'gamma', gamma);
+    checkSeparate(name, 'out', options.out, 'beta', beta);
   }
   logCall(name, { x, gamma, beta, options });
   const { eps = defaultEps, enablePdl } = options;

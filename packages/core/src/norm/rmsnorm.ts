@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { checkOutput } from '../check/overlap.ts';
+import { checkOutput, checkSeparate } from '../check/overlap.ts';
 import { logCall } from '../logging.ts';
 import { empty } from '../tensor/create.ts';
 import type { Tensor } from '../tensor/tensor.ts';
@@ -74,6 +74,7 @@ function normalize(name: string, x: Tensor, weight: Tensor, options: RmsnormOpti
   if (options.out !== undefined) {
     checkLike(check, 'out', options.out, x, [x.dtype]);
     checkOutput(name, options.out, 'x', x);
+    checkSeparate(name, 'out', options.out, 'weight', weight);
   }
   logCall(name, { x, weight, options });
   const { eps = defaultEps, enablePdl } = options;

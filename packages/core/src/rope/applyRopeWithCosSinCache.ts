@@ -108,7 +108,11 @@ function rotate(
   });
   const rotaryDim = readRotaryDim(check, check.dim('rotaryDim'), headSize);
   check.options(options, optionNames).flag('isNeox', options.isNeox).flag('enablePdl', options.enablePdl);
-  if (inPlace) checkSeparate(name, 'query', query, 'key', key);
+  if (inPlace) {
+    checkSeparate(name, 'query', query, 'key', key);
+    checkSeparate(name, 'query', query, 'cosSinCache', cosSinCache);
+    checkSeparate(name, 'key', key, 'cosSinCache', cosSinCache);
+  }
   logCall(name, { positions, query, key, headSize, cosSinCache, options });
   const { isNeox = true, enablePdl } = options;
   const [q, k] = [rotationOf(query, numQoHeads, inPlace), rotationOf(key, numKvHeads, inPlace)];

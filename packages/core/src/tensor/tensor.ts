@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { describeValue } from '../check/describeValue.ts';
+import { describeNonTensor, describeValue } from '../check/describeValue.ts';
 import { DisposedError, InvalidArgumentError } from '../errors.ts';
 import type { Ptr } from '../native/binding.ts';
 import { native } from '../native/load.ts';
@@ -199,10 +199,10 @@ export class Tensor<D extends DType = DType> {
   copy_(src: Tensor): this {
     this.requireLive('copy_');
     if (!(src instanceof Tensor)) {
+      const { given, fix } = describeNonTensor(src);
       throw new InvalidArgumentError(
         'ERR_FLASHINFER_INVALID_ARGUMENT',
-        `Tensor.copy_: src is ${describeValue(src)}; expected a Tensor of shape [${this.shape.join(', ')}]; make one with ` +
-          'tensor() or fromBits()',
+        `Tensor.copy_: src is ${given}; expected a Tensor of shape [${this.shape.join(', ')}]; ${fix}`,
       );
     }
     if (src.shape.length !== this.shape.length || src.shape.some((extent, d) => extent !== this.shape[d])) {
