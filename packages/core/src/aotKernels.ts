@@ -19,9 +19,10 @@ export interface AotKernelOptions {
 /**
  * The kernels worth having before the first call: a sample of every template, and the instantiations that the models of
  * `families` (llama3, qwen2.5, qwen3, gemma2, gemma3, mistral, deepseek, gpt-oss) launch on an architecture: norms,
- * rotations, quantisation, attention with caches of 16 bits and of float8_e4m3fn, over shared prefixes and blocks, under the
- * masks of draft trees (caches of 16 bits), and sampling. Of deepseek's attention it is prefill with keys of 192 and values
- * of 128, of gpt-oss there is no activation. The add-on packages hold exactly these. Pass them to `warmup`.
+ * rotations, quantisation, attention with keys of 16 bits and of float8_e4m3fn (single requests without windows), over
+ * shared prefixes and blocks, under the masks of draft trees (keys of 16 bits), and sampling. Of deepseek's attention it is
+ * prefill with keys of 192 and values of 128; gpt-oss comes without its activation. The add-on packages hold exactly these.
+ * Pass them to `warmup`.
  * @throws InvalidArgumentError on an unknown family or dtype, and without `arch` where there is no GPU
  * @example
  * ```ts

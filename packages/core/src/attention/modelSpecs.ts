@@ -17,7 +17,7 @@ import type { DecodeTile, HopperTile } from './tiles.ts';
 /** Packed rows of a short and of a long prefill: the two sides of every choice of a tile. */
 const packedRows = [1, Number.MAX_SAFE_INTEGER] as const;
 
-/** Paged attention with 16-bit and fp8 caches, ragged and single attention with 16-bit ones, and fp8 on Hopper. */
+/** Paged, ragged and single attention with 16-bit and fp8 keys, masks over 16-bit ones, and fp8 queries on Hopper. */
 export function attentionModelSpecs({ target, models, dtypes, sharedPerBlock }: AotRequest): KernelSpec[] {
   const hopper = parseTarget(target).sm === 90;
   // Tiles are chosen by the shared memory of a block alone.
@@ -25,17 +25,19 @@ export function attentionModelSpecs({ target, models, dtypes, sharedPerBlock }: 
   const variants = models.flatMap((model) => dtypes.flatMap((dtype) => modelVariants(model, dtype)));
   const distinct = [...new Map(variants.map((variant) => [optionsName(variant.options), variant])).values()];
   return distinct.flatMap(({ options, latent }) => {
-    const paged = pagedSpecs(options, limits);
-    if (options.kvDtype !== options.qDtype) return paged;
+    const batch = [...pagedSpecs(options, limits), ...raggedSpecs(options, limits, latent)];
+    // Single requests with a window are given fewer keys, or the model's own type.
+    if (isFp8(options)) return [...batch, ...(options.windowLeft < 0 ? singleSpecs(options, limits) : [])];
     return [
-      ...paged,
-      ...raggedSpecs(options, limits, latent),
+      ...batch,
       ...(hopper ? hopperBatchSpecs(options) : []),
       ...mergeModelSpecs(options.qDtype, headDimVoOf(options.headDim)),
       ...(latent ? [] : wholeHeadSpecs(options, limits, hopper)),
     ];
   });
 }
+
+const isFp8 = ({ qDtype, kvDtype }: KernelOptions): boolean => kvDtype !== qDtype;
 
 interface ModelVariant {
   readonly options: KernelOptions;
@@ -86,21 +88,25 @@ function decodeTiles(options: KernelOptions, limits: DeviceLimits): readonly Dec
   return [...new Set(tiles)];
 }
 
+/** Of paged prefills. Without a mask: the levels of shared prefixes, which have no windows. */
+function pagedMasks(plain: KernelOptions): KernelOptions[] {
+  const causal = { ...plain, maskMode: 'causal' } as const;
+  return plain.windowLeft < 0 ? [causal, plain] : [causal];
+}
+
 function pagedSpecs(plain: KernelOptions, limits: DeviceLimits): KernelSpec[] {
   const causal = { ...plain, maskMode: 'causal' } as const;
-  // Without a mask: the levels of shared prefixes.
-  const masks = plain.windowLeft < 0 ? [causal, plain] : [causal];
   return [
     ...[plain, causal].flatMap((o) => decodeTiles(o, limits).map((tile) => batchDecodeSpec(o, tile, true))),
-    ...masks.flatMap((o) => prefillTiles(o, limits, true).map((tile) => batchPrefillSpec(o, tile, true))),
+    ...pagedMasks(plain).flatMap((o) => prefillTiles(o, limits, true).map((tile) => batchPrefillSpec(o, tile, true))),
     batchMergeSpec(plain),
   ];
 }
 
-/** Of ragged and single prefills. */
+/** Of ragged and single prefills: what is not causal, an encoder or a context in pieces, has neither windows nor caps. */
 function contiguousMasks(plain: KernelOptions): KernelOptions[] {
   const causal = { ...plain, maskMode: 'causal' } as const;
-  return plain.windowLeft < 0 && plain.logitsSoftCap === 0 ? [causal, plain] : [causal];
+  return plain.windowLeft < 0 && plain.logitsSoftCap === 0 && !isFp8(plain) ? [causal, plain] : [causal];
 }
 
 /** `anyLength`: the last piece of a context, which is not causal either, may have a few tokens. */
@@ -137,23 +143,23 @@ function maskedSpecs(plain: KernelOptions, limits: DeviceLimits): KernelSpec[] {
 }
 
 /** The fa3 template's tiles for short and long requests. */
-function hopperTiles(plain: KernelOptions): { o: KernelOptions; tile: HopperTile }[] {
-  return [{ ...plain, maskMode: 'causal' } as const, plain].flatMap((o) =>
-    [0, Number.MAX_SAFE_INTEGER].map((keys) => ({ o, tile: chooseHopperTile(o, keys) })),
-  );
+function hopperTiles(masks: readonly KernelOptions[]): { o: KernelOptions; tile: HopperTile }[] {
+  return masks.flatMap((o) => [0, Number.MAX_SAFE_INTEGER].map((keys) => ({ o, tile: chooseHopperTile(o, keys) })));
 }
 
 /** Ragged, paged by boxes, whose usual sizes make two tiles at most, and paged by rows. */
 function hopperBatchSpecs(plain: KernelOptions): KernelSpec[] {
-  return hopperTiles(plain).flatMap(({ o, tile }) => [
-    hopperSpec(o, tile, 'rows', true),
-    ...[16, 64].map((pageSize) => hopperSpec(o, hopperPagedTile(tile, o.headDim, pageSize), 'pages', true)),
-    hopperSpec(o, tile, 'gather', true),
-  ]);
+  return [
+    ...hopperTiles(contiguousMasks(plain)).map(({ o, tile }) => hopperSpec(o, tile, 'rows', true)),
+    ...hopperTiles(pagedMasks(plain)).flatMap(({ o, tile }) => [
+      ...[16, 64].map((pageSize) => hopperSpec(o, hopperPagedTile(tile, o.headDim, pageSize), 'pages', true)),
+      hopperSpec(o, tile, 'gather', true),
+    ]),
+  ];
 }
 
 function hopperSingleSpecs(plain: KernelOptions): KernelSpec[] {
-  return hopperTiles(plain).map(({ o, tile }) => hopperSpec(o, tile, 'rows', false));
+  return hopperTiles(contiguousMasks(plain)).map(({ o, tile }) => hopperSpec(o, tile, 'rows', false));
 }
 
 /** Queries, keys and values of float8_e4m3fn, where the model's own type is the output's. */

@@ -60,8 +60,10 @@ export function callAttention({ attention }: ModelShape, dtype: ModelDType, toke
     callRagged(layer, dtype);
     if (latent) continue;
     callPaged(layer, 'float8_e4m3fn');
+    callRagged(layer, 'float8_e4m3fn');
     callTrees(layer);
     callSingle(layer, dtype);
+    if (isFull) callSingle(layer, 'float8_e4m3fn');
     if (isFull) callSparse(layer);
   }
   callMerges([tokens, numQoHeads, headDimVo], dtype);
@@ -167,7 +169,7 @@ function callTrees(layer: Layer): void {
 }
 
 function callRagged(layer: Layer, kvDtype: DType): void {
-  const { tokens, numKvHeads, headDim, headDimVo, isFull, hasCap, plan, q, sinks } = layer;
+  const { tokens, numKvHeads, headDim, headDimVo, isFull, hasCap, dtype, plan, q, sinks } = layer;
   const [k, v] = [headDim, headDimVo].map((dim) => make([tokens, numKvHeads, dim], kvDtype)) as [Tensor, Tensor];
   using ragged = new BatchPrefillWithRaggedKVCacheWrapper({ device });
   for (const requests of [1, tokens]) {
@@ -176,7 +178,7 @@ function callRagged(layer: Layer, kvDtype: DType): void {
     own(ragged.run(q, k, v), ragged.run(q, k, v, { sinks }));
   }
   // A piece of a context, whose last one may be short; with whole heads, of many tokens.
-  if (!isFull || hasCap || (tokens === 1 && headDim === headDimVo)) return;
+  if (!isFull || hasCap || kvDtype !== dtype || (tokens === 1 && headDim === headDimVo)) return;
   ragged.plan({ ...plan, kvDtype, qoIndptr: [0, tokens], kvIndptr: [0, tokens] });
   own(ragged.run(q, k, v, { returnLse: true }));
 }
