@@ -17,6 +17,8 @@ const [maxBatchSize, maxNumTokens, maxKvLen] = [6, 240, 700];
 interface GraphCase extends Omit<BatchCase, 'qoLens' | 'kvLens'> {
   readonly name: string;
   readonly backend: 'fa2' | 'fa3';
+  /** One token a request, and whether the prefill template serves them. */
+  readonly decode?: { readonly useTensorCores: boolean };
 }
 
 const sum = (lengths: readonly number[]): number => lengths.reduce((a, b) => a + b, 0);
@@ -24,13 +26,17 @@ const zeros = (shape: readonly number[], dtype: DType): flashinfer.Tensor =>
   kept(flashinfer.zeros(shape, { dtype, device: testDevice }));
 
 /** A batch within the maxima; the first is as large as any, for its tensors are those of all. */
-function drawLengths(uniform: () => number, first: boolean): Pick<BatchCase, 'qoLens' | 'kvLens'> {
+function drawLengths(
+  uniform: () => number,
+  first: boolean,
+  decode: GraphCase['decode'],
+): Pick<BatchCase, 'qoLens' | 'kvLens'> {
   const batchSize = first ? maxBatchSize : 1 + Math.floor(uniform() * maxBatchSize);
   const numTokens = first ? maxNumTokens : 1 + Math.floor(uniform() * maxNumTokens);
   const cuts = Array.from({ length: batchSize - 1 }, () => Math.floor(uniform() * (numTokens + 1)));
   const ends = [...cuts.sort((a, b) => a - b), numTokens];
   return {
-    qoLens: ends.map((end, r) => end - (ends[r - 1] ?? 0)),
+    qoLens: ends.map((end, r) => (decode ? 1 : end - (ends[r - 1] ?? 0))),
     kvLens: ends.map(() => (first ? maxKvLen : Math.floor(uniform() ** 2 * (maxKvLen + 1)))),
   };
 }
@@ -70,19 +76,26 @@ function plannedRagged({ backend, ...base }: GraphCase): Planned {
   };
 }
 
-function plannedPaged({ backend, ...base }: GraphCase): Planned {
+function plannedPaged({ backend, decode, ...base }: GraphCase): Planned {
   const { numQoHeads, numKvHeads, headDim, dtype, pageSize = 1 } = base;
   const maxNumPages = maxBatchSize * Math.ceil(maxKvLen / pageSize);
-  const wrapper = kept(new flashinfer.BatchPrefillWithPagedKVCacheWrapper({ ...wrapperOptions(backend), maxNumPages }));
-  const q = zeros([maxNumTokens, numQoHeads, headDim], dtype);
+  const options = { ...wrapperOptions(backend), maxNumPages };
+  const wrapper = kept(
+    decode
+      ? new flashinfer.BatchDecodeWithPagedKVCacheWrapper({ ...options, ...decode })
+      : new flashinfer.BatchPrefillWithPagedKVCacheWrapper(options),
+  );
+  const q = zeros([decode ? maxBatchSize : maxNumTokens, numQoHeads, headDim], dtype);
   // pagedInputs() has some pages to spare.
   const cache = zeros([maxNumPages + 3, 2, pageSize, numKvHeads, headDim], dtype);
   return {
     q,
     fill: (c) => {
       const { inputs, table, cache: filled } = pagedInputs(c);
-      const { numPages, ...pages } = table;
-      wrapper.plan({ ...planOptions(c), ...pages, pageSize, qoIndptr: indptr(c.qoLens) });
+      const { numPages, ...tables } = table;
+      const plan = { ...planOptions(c), ...tables, pageSize };
+      if (wrapper instanceof flashinfer.BatchDecodeWithPagedKVCacheWrapper) wrapper.plan(plan);
+      else wrapper.plan({ ...plan, qoIndptr: indptr(c.qoLens) });
       firstRows(q, sum(c.qoLens)).copy_(inputs.q);
       firstRows(cache, numPages).copy_(filled as flashinfer.Tensor);
       return inputs;
@@ -95,12 +108,12 @@ function plannedPaged({ backend, ...base }: GraphCase): Planned {
 }
 
 function expectReplays(graphCase: GraphCase, { q, fill, run }: Planned): void {
-  const { name: _, backend: __, ...base } = graphCase;
+  const { name: _, backend: __, decode, ...base } = graphCase;
   const out = kept(poisoned(q.shape, base.dtype));
   const lse = kept(poisoned(q.shape.slice(0, 2), 'float32'));
   const uniform = uniformSource(41);
-  fill({ ...base, ...drawLengths(uniform, true) });
-  const runAll = (): void => run(maxNumTokens, maxBatchSize * maxKvLen, out, lse);
+  fill({ ...base, ...drawLengths(uniform, true, decode) });
+  const runAll = (): void => run(q.shape[0]!, maxBatchSize * maxKvLen, out, lse);
   runAll(); // compiles, which a capture cannot
   let graph: flashinfer.cuda.Graph | undefined;
   if (onCuda) {
@@ -108,7 +121,7 @@ function expectReplays(graphCase: GraphCase, { q, fill, run }: Planned): void {
     graph = kept(flashinfer.cuda.capture(kept(new flashinfer.cuda.Stream()), runAll));
   }
   for (let round = 0; round < 8; ++round) {
-    const c: BatchCase = { ...base, ...drawLengths(uniform, round === 0) };
+    const c: BatchCase = { ...base, ...drawLengths(uniform, round === 0, decode) };
     const inputs = fill(c);
     const numTokens = sum(c.qoLens);
     out.copy_(poisoned(out.shape, base.dtype));
@@ -128,6 +141,15 @@ function expectReplays(graphCase: GraphCase, { q, fill, run }: Planned): void {
 describe('graphs replay correctly after random plans within the maxima', () => {
   const base = { numQoHeads: 4, numKvHeads: 2, headDim: 64, dtype: 'float16', options: { causal: true } } as const;
   const cases: GraphCase[] = [
+    { name: 'decode', backend: 'fa2', ...base, options: {}, pageSize: 16, decode: { useTensorCores: false } },
+    {
+      name: 'decode on the prefill template',
+      backend: 'fa2',
+      ...base,
+      options: {},
+      pageSize: 5,
+      decode: { useTensorCores: true },
+    },
     { name: 'fa2 paged', backend: 'fa2', ...base, pageSize: 16 },
     { name: 'fa2 paged, full, bf16', backend: 'fa2', ...base, dtype: 'bfloat16', options: {}, pageSize: 5 },
     { name: 'fa2 ragged', backend: 'fa2', ...base },

@@ -3,6 +3,7 @@
 import { describe, expect, it } from 'vitest';
 import { batchDecodeSpec, batchMergeSpec, batchPrefillSpec } from '../../src/attention/batchKernel.ts';
 import { decodeSpec } from '../../src/attention/decodeKernel.ts';
+import { hopperSpec } from '../../src/attention/hopperKernel.ts';
 import type { KernelOptions } from '../../src/attention/kernelName.ts';
 import { mergeSpec, prefillSpec } from '../../src/attention/prefillKernel.ts';
 import { type AttentionVariant, defineAttentionVariant } from '../../src/attention/variant.ts';
@@ -73,6 +74,14 @@ describe.skipIf(nvcc === undefined)('nvcc compiles', () => {
 });
 
 describe.skipIf(nvrtc === undefined)('NVRTC compiles', () => {
+  it('a struct, and every hook it has a place for, in the fa3 template', async () => {
+    const tile = { warpgroups: 2, kvTile: 128, stages: 2 } as const;
+    const { queryTransform: _, ...hooks } = allHooks.hooks;
+    const variant = defineAttentionVariant({ name: 'fa3_hooks', params: allHooks.params, ...hooks });
+    compile(nvrtc!, hopperSpec({ ...plain, variant }, tile, 'pages', true));
+    compile(nvrtc!, hopperSpec({ ...plain, variant: await documentedVariant('cappedStruct') }, tile, 'gather', true));
+  });
+
   it('every hook', () => {
     for (const [, specOf] of kernels.slice(0, 3)) compile(nvrtc!, specOf({ ...plain, variant: allHooks }));
   });
