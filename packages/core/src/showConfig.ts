@@ -135,8 +135,14 @@ function describeGpus(binding: NativeBinding, count: number): Config['gpus'] {
 function describeEnvironment(): EnvironmentEntry[] {
   return Object.values(envVars).map(({ name, type, doc, parse }) => {
     const value = process.env[name]?.trim() || null;
-    return { name, type, doc, value, valid: value === null || parse(value) !== undefined };
+    return { name, type, doc, value, valid: value === null || (parse(value) !== undefined && isKnown(name)) };
   });
+}
+
+/** Architectures may have the right form and not exist. */
+function isKnown(name: string): boolean {
+  if (name !== envVars.cudaArchList.name) return true;
+  return unlessRefused(() => env.cudaArchList?.map(namedTarget) ?? []) !== null;
 }
 
 function describeCache(): Config['cache'] {

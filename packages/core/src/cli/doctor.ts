@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a run on the GPU needs, what of it is missing on this machine, and how to get it.
 import { join } from 'node:path';
+import { type EnvVar, envVars } from '../envVars.ts';
 import { archPackage, findAddOn, isSameVersion } from '../jit/addOns.ts';
 import { knownTargets, namedTarget, parseTarget } from '../jit/arch.ts';
 import { listFolder } from '../jit/compilers/cudaHomes.ts';
@@ -72,32 +73,51 @@ function gpu({ gpus, cuda }: Config): Finding {
   return { what, state: 'missing', found: 'none; the cpu device works', fix };
 }
 
-function kernels({ cuda }: Config, packages: readonly string[]): Finding {
-  const what = 'kernels';
+/** Where kernels come from: what could compile them, and what has them compiled. */
+function sources(config: Config, packages: readonly string[]): { compilers: string[]; compiled: string[] } {
+  const { cuda, modules, cubins } = config;
+  const isSet = ({ name, parse }: EnvVar<boolean>) => parse(given(config, name) ?? '0') === true;
   const compilers = [cuda.nvrtc, cuda.nvcc]
-    .filter((probe) => probe?.release !== undefined)
+    .filter((probe) => probe?.release !== undefined && !isSet(envVars.disableJit))
     .map((probe) => `${probe?.path}`);
-  if (compilers.length + packages.length > 0) {
-    return { what, state: 'ok', found: [...compilers, ...packages].join(', ') };
-  }
-  const fix =
-    'install @flashinfer/cubin, run flashinfer install-jit-cache, set FLASHINFER_CUBINS_REPOSITORY, or install the CUDA ' +
-    'toolkit, or its NVRTC alone, and set CUDA_HOME';
-  return { what, state: 'missing', found: 'no compiler and no compiled kernels', fix };
+  // Also those that install-jit-cache unpacked, that were downloaded before, and of FLASHINFER_CUBIN_DIR.
+  const count = (modules ?? []).reduce((sum, { compiled }) => sum + compiled, 0);
+  const repository = given(config, envVars.cubinsRepository.name);
+  const canDownload = repository !== null && (cubins?.total ?? 0) > 0 && !isSet(envVars.noDownload);
+  return {
+    compilers,
+    compiled: [
+      ...packages,
+      ...(count > 0 ? [`${count} compiled kernels`] : []),
+      ...(canDownload ? [`downloads from ${repository}`] : []),
+    ],
+  };
 }
 
-function cache({ cache: found }: Config, packages: readonly string[]): Finding {
+function given({ environment }: Config, name: string): string | null {
+  return environment.find((each) => each.name === name)?.value ?? null;
+}
+
+function kernels(config: Config, packages: readonly string[]): Finding {
+  const what = 'kernels';
+  const { compilers, compiled } = sources(config, packages);
+  if (compilers.length + compiled.length > 0)
+    return { what, state: 'ok', found: [...compilers, ...compiled].join(', ') };
+  const fix =
+    'install @flashinfer/cubin, run flashinfer install-jit-cache, set FLASHINFER_CUBINS_REPOSITORY, or install the CUDA ' +
+    'toolkit, or its NVRTC alone, and set CUDA_HOME; FLASHINFER_DISABLE_JIT must not be set for the last two';
+  return { what, state: 'missing', found: 'no compiler that may be used and no compiled kernels', fix };
+}
+
+function cache(config: Config, packages: readonly string[]): Finding {
   const what = 'kernel cache';
-  if (found === null) return { what, state: 'warning', found: 'not looked for', fix: 'correct the variables below' };
-  if (found.writable) return { what, state: 'ok', found: found.path };
+  // What is compiled already needs no cache.
+  const state = sources(config, packages).compiled.length > 0 ? 'warning' : 'missing';
+  if (config.cache === null) return { what, state, found: 'a variable is not valid', fix: 'correct the variables' };
+  const { path, writable } = config.cache;
+  if (writable) return { what, state: 'ok', found: path };
   const fix = 'set FLASHINFER_WORKSPACE_BASE to a folder that this user may write; kernels are compiled into it';
-  return {
-    what,
-    // What packages hold needs no cache.
-    state: packages.length > 0 ? 'warning' : 'missing',
-    found: `${found.path} cannot be written`,
-    fix,
-  };
+  return { what, state, found: `${path} cannot be written`, fix };
 }
 
 function versions({ versions: { core, cubin, cubinArchs, jitCache, match } }: Config): Finding {

@@ -26,6 +26,7 @@ export function exportCompileCommandsCommand(): Command {
 }
 
 function exportCompileCommands(directory: string, target: Target): { path: string; commands: number } {
+  if (directory.endsWith('.json')) throw notAFolder(directory, 'has the name of a file');
   const { includeRoots, codegen } = jitConfig();
   const compiler = findNvcc().path ?? 'nvcc';
   const kernels = aotKernels({ arch: target }).map((spec) => {
@@ -48,12 +49,16 @@ function exportCompileCommands(directory: string, target: Target): { path: strin
       )}\n`,
     );
   } catch (error) {
-    throw new InvalidArgumentError(
-      'ERR_FLASHINFER_INVALID_ARGUMENT',
-      `export-compile-commands: ${directory} cannot be written (${(error as Error).message}); expected a folder, which is ` +
-        'made where it is missing; name another one',
-      { cause: error },
-    );
+    throw notAFolder(directory, `cannot be written (${(error as Error).message})`, error);
   }
   return { path, commands: kernels.length };
+}
+
+function notAFolder(directory: string, problem: string, cause?: unknown): InvalidArgumentError {
+  return new InvalidArgumentError(
+    'ERR_FLASHINFER_INVALID_ARGUMENT',
+    `export-compile-commands: ${directory} ${problem}; expected a folder for compile_commands.json and the sources, which is ` +
+      'made where it is missing; name another one',
+    { cause },
+  );
 }

@@ -11,6 +11,10 @@ export function installJitCacheCommand(): Command {
     .argument('<file>', 'flashinfer-jit-cache-<version>+cu<version>.tgz')
     .addOption(jsonOption('{ path, version, releases, targets, modules, bytes }'))
     .action(async (file: string, { json }: JsonOption) => {
+      process.once('SIGINT', () => {
+        console.error('flashinfer: install-jit-cache: interrupted; nothing was installed');
+        process.exit(130);
+      });
       const installed = await installJitCache(file, jitConfig());
       const { version, targets, modules, bytes, path } = installed;
       if (json) printJson(installed);

@@ -47,6 +47,7 @@ describe('flashinfer', () => {
     [['list-cubins', '--arch', '9.0'], /set FLASHINFER_CUBINS_REPOSITORY/],
     [['install-jit-cache', '/nonexistent.tgz'], /does not exist/],
     [['list-modules', 'no_such_module'], /no module has no_such_module in its name/],
+    [['export-compile-commands', '/tmp/compile_commands.json'], /has the name of a file; expected a folder/],
     [['export-compile-commands', bin], /flashinfer\.js cannot be written \(EEXIST.*name another one/],
   ])('%j ends with 1 and a sentence', (args, message) => {
     const { err, status } = run(args);
@@ -175,7 +176,12 @@ describe('doctor', () => {
     },
     versions: { core: '1.0.0', cubin: '1.0.0', cubinArchs: {}, jitCache: null, match: true },
     cache: { path: '/cache', count: 0, bytes: 0, writable: true },
+    cubins: null,
+    modules: [],
   };
+  const variables = (...values: [name: string, value: string][]) => ({
+    environment: values.map(([name, value]) => ({ name, type: '', doc: '', value, valid: true })),
+  });
   const unwritable = { cache: { ...healthy.cache!, writable: false } };
   const missing = (changes: Partial<Config>, packages: string[] = []) =>
     diagnose({ ...healthy, ...changes }, packages).filter(({ state }) => state === 'missing');
@@ -184,6 +190,11 @@ describe('doctor', () => {
     expect(missing({})).toEqual([]);
     const withoutCompiler = { ...healthy.cuda, nvcc: { searched: [] } };
     expect(missing({ cuda: withoutCompiler }, ['@flashinfer/cubin'])).toEqual([]);
+    const modules = [{ target: 'sm_90a', total: 9, compiled: 3 }];
+    expect(missing({ cuda: withoutCompiler, modules })).toEqual([]);
+    const repository = variables(['FLASHINFER_CUBINS_REPOSITORY', 'https://cubins.example']);
+    const cubins = { path: '/cache/cubins', downloaded: 0, total: 9 };
+    expect(missing({ cuda: withoutCompiler, cubins, ...repository })).toEqual([]);
     // What packages hold is loaded from there.
     expect(missing(unwritable, ['@flashinfer/cubin'])).toEqual([]);
   });
@@ -194,6 +205,17 @@ describe('doctor', () => {
     ['GPU', { gpus: [] }, /CUDA_VISIBLE_DEVICES/],
     ['GPU', { gpus: [{ ...gpu, sm: 'sm_61', major: 6, minor: 1 }] }, /7\.5 or newer/],
     ['kernels', { cuda: { ...healthy.cuda, nvcc: { searched: [] } } }, /@flashinfer\/cubin.*CUDA_HOME/],
+    ['kernels', variables(['FLASHINFER_DISABLE_JIT', '1']), /must not be set/],
+    [
+      'kernels',
+      {
+        cuda: { ...healthy.cuda, nvcc: { searched: [] } },
+        cubins: { path: '/cache/cubins', downloaded: 0, total: 9 },
+        ...variables(['FLASHINFER_CUBINS_REPOSITORY', 'https://cubins.example'], ['FLASHINFER_NO_DOWNLOAD', '1']),
+      },
+      /install-jit-cache/,
+    ],
+    ['kernel cache', { cache: null }, /correct the variables/],
     ['kernel cache', unwritable, /^set FLASHINFER_WORKSPACE_BASE/],
     [
       'versions',

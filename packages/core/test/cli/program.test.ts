@@ -90,6 +90,9 @@ describe('show-config', () => {
     expect(out.match(/^.* total, /gm)).toHaveLength(1);
     expect(out).toMatch(new RegExp(`^  sm_90a +${length} total, 0 compiled, ${length} not compiled$`, 'm'));
     expect(out).toMatch(/^ {2}cubins +none are published for this version/m);
+    vi.stubEnv('FLASHINFER_CUDA_ARCH_LIST', '1.0');
+    const invalid = showConfig().environment.filter(({ valid }) => !valid);
+    expect(invalid.map(({ name }) => name)).toEqual(['FLASHINFER_CUDA_ARCH_LIST']);
     vi.stubEnv('FLASHINFER_CUDA_ARCH_LIST', 'nine');
     expect(showConfig()).toMatchObject({ modules: null, cubins: null, cache: null });
   });

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { gzipSync } from 'node:zlib';
@@ -10,6 +11,7 @@ import { prebuild } from '../../src/jit/prebuilt/build.ts';
 import { installJitCache } from '../../src/jit/prebuilt/install.ts';
 import { resolveModule } from '../../src/jit/resolve.ts';
 import { installedJitCacheFolder, kernelSources } from '../../src/jit/sources.ts';
+import { packageRoot } from '../../src/packageRoot.ts';
 import { scaleSpec, temporaryFolder, testJit } from './fixture.ts';
 import { stubCompiler } from './stubCompiler.ts';
 
@@ -57,6 +59,32 @@ const filesIn = (folder: string): string[] =>
   existsSync(folder) ? readdirSync(folder, { recursive: true }).map(String) : [];
 
 describe('installJitCache', () => {
+  it.skipIf(process.platform === 'win32')('leaves nothing when the command is interrupted', async () => {
+    const file = await pack(await makePackage());
+    const base = temporaryFolder();
+    // The interruption comes when the folder to unpack into is there.
+    const interrupt = `
+      import fs from 'node:fs';
+      import { syncBuiltinESMExports } from 'node:module';
+      const { mkdirSync } = fs;
+      fs.mkdirSync = (path, options) => {
+        mkdirSync(path, options);
+        if (/jit-cache-/.test(path)) process.kill(process.pid, 'SIGINT');
+      };
+      syncBuiltinESMExports();`;
+    const args = [
+      `--import=data:text/javascript,${encodeURIComponent(interrupt)}`,
+      join(packageRoot(), 'bin/flashinfer.js'),
+    ];
+    const { status, stdout, stderr } = spawnSync(process.execPath, [...args, 'install-jit-cache', file], {
+      env: { ...process.env, FLASHINFER_WORKSPACE_BASE: base },
+      encoding: 'utf8',
+    });
+    const said = 'flashinfer: install-jit-cache: interrupted; nothing was installed\n';
+    expect([status, stdout, stderr]).toEqual([130, '', said]);
+    expect(filesIn(base).filter((name) => /jit-cache/.test(name))).toEqual([]);
+  });
+
   it('unpacks modules that then serve without a compiler, and replaces them when installed again', async () => {
     const file = await pack(await makePackage());
     const config = freshConfig({ disableJit: true });

@@ -15,6 +15,7 @@ import type { JitConfig } from '../config.ts';
 import { sha256 } from '../entry.ts';
 import { type FoundKernel, unpackModule } from '../prebuilt/folder.ts';
 import {
+  fileStamp,
   type PrebuiltManifest,
   packedName,
   parsePrebuiltManifest,
@@ -37,12 +38,31 @@ export function canDownload({ noDownload, repositories, pinnedManifests }: JitCo
   return !noDownload && repositories.length > 0 && pinnedManifests[target] !== undefined;
 }
 
-/** The manifest that was downloaded, when it is the one the core knows. */
+interface VerifiedManifest {
+  readonly stamp: string;
+  readonly sha256: string;
+  readonly manifest: PrebuiltManifest | undefined;
+}
+
+const verified = new Map<string, VerifiedManifest>();
+
+/**
+ * The manifest that was downloaded, when it is the one the core knows. Each kernel asks for it, and it lists a thousand:
+ * it is read again when the file changes.
+ */
 export function downloadedManifest(config: JitConfig, target: Target): PrebuiltManifest | undefined {
-  const content = readIntact(
-    join(downloadFolder(config), target, prebuiltManifestFile),
-    config.pinnedManifests[target],
-  );
+  const path = join(downloadFolder(config), target, prebuiltManifestFile);
+  const pinned = config.pinnedManifests[target];
+  const stamp = fileStamp(path);
+  if (pinned === undefined || stamp === undefined) return undefined;
+  const known = verified.get(path);
+  if (known?.stamp === stamp && known.sha256 === pinned.sha256) return known.manifest;
+  const manifest = parseIntact(readIntact(path, pinned));
+  verified.set(path, { stamp, sha256: pinned.sha256, manifest });
+  return manifest;
+}
+
+function parseIntact(content: Buffer | undefined): PrebuiltManifest | undefined {
   return content && parsePrebuiltManifest(content.toString('utf8'));
 }
 

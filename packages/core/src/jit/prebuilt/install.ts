@@ -34,6 +34,9 @@ export async function installJitCache(file: string, config: JitConfig): Promise<
   await checkEntries(path);
   const home = installedJitCacheFolder(config);
   const temporary = join(config.cacheRoot, '.tmp', `jit-cache-${randomUUID()}`);
+  const discard = () => rmSync(temporary, { recursive: true, force: true });
+  // A process that ends meanwhile, as an interrupted command does, leaves nothing either.
+  process.once('exit', discard);
   try {
     mkdirSync(temporary, { recursive: true });
     const { extract } = await import('tar');
@@ -48,7 +51,8 @@ export async function installJitCache(file: string, config: JitConfig): Promise<
     const bytes = checked.reduce((sum, target) => sum + target.bytes, 0);
     return { path: home, version, releases, targets: checked.map(({ target }) => target), modules, bytes };
   } finally {
-    rmSync(temporary, { recursive: true, force: true });
+    process.off('exit', discard);
+    discard();
   }
 }
 

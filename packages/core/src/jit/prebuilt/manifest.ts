@@ -60,23 +60,32 @@ const known = new Map<string, { readonly stamp: string; readonly manifest: Prebu
 /** The manifest of one architecture, 'absent', or undefined where it is damaged or cannot be read. Read again when the file changes. */
 export function readPrebuiltManifest(folder: string, target: Target): PrebuiltManifest | 'absent' | undefined {
   const path = join(folder, target, prebuiltManifestFile);
+  const stamp = fileStamp(path);
+  if (stamp === undefined) return 'absent';
+  let entry = known.get(path);
+  if (entry?.stamp !== stamp) {
+    const manifest = readManifest(path);
+    entry = { stamp, manifest: manifest?.target === target ? manifest : undefined };
+    known.set(path, entry);
+  }
+  return entry.manifest;
+}
+
+function readManifest(path: string): PrebuiltManifest | undefined {
   try {
-    return readKnown(path, target);
+    return parsePrebuiltManifest(readFileSync(path, 'utf8'));
   } catch {
     // Not to be read by this user.
     return undefined;
   }
 }
 
-function readKnown(path: string, target: Target): PrebuiltManifest | 'absent' | undefined {
-  const stat = statSync(path, { throwIfNoEntry: false });
-  if (stat === undefined) return 'absent';
-  const stamp = `${stat.mtimeMs} ${stat.size} ${stat.ino}`;
-  let entry = known.get(path);
-  if (entry?.stamp !== stamp) {
-    const manifest = parsePrebuiltManifest(readFileSync(path, 'utf8'));
-    entry = { stamp, manifest: manifest?.target === target ? manifest : undefined };
-    known.set(path, entry);
+/** Another one when the file changes; undefined where there is none to be seen. */
+export function fileStamp(path: string): string | undefined {
+  try {
+    const { mtimeMs, size, ino } = statSync(path);
+    return `${mtimeMs} ${size} ${ino}`;
+  } catch {
+    return undefined;
   }
-  return entry.manifest;
 }
