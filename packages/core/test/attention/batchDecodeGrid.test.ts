@@ -55,7 +55,7 @@ describe('batch decode, logits, scales and dtypes', () => {
       ...drawBatch({ batchSize: 6, kvLen: 700, heads: [6, 2], headDim: c.headDim }, 200 + n),
       tuple: n % 2 === 0,
       ...(kvDtype !== 'same' && { kvDtype }),
-      ...(scaled && { scales: { qScale: 0.75, kScale: 1.5, vScale: 0.3 } }),
+      ...(scaled && { runScales: { qScale: 0.75, kScale: 1.5, vScale: 0.3 } }),
       options: { posEncodingMode, logitsSoftCap, windowLeft },
     })),
   );

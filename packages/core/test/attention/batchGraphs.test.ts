@@ -16,7 +16,7 @@ const [maxBatchSize, maxNumTokens, maxKvLen] = [6, 240, 700];
 
 interface GraphCase extends Omit<BatchCase, 'qoLens' | 'kvLens'> {
   readonly name: string;
-  readonly backend: 'fa2' | 'fa3';
+  readonly template: 'fa2' | 'fa3';
   /** One token a request, and whether the prefill template serves them. */
   readonly decode?: { readonly useTensorCores: boolean };
 }
@@ -50,12 +50,18 @@ interface Planned {
 }
 
 const firstRows = (x: flashinfer.Tensor, count: number): flashinfer.Tensor => x.slice(0, 0, count);
-const wrapperOptions = (backend: 'fa2' | 'fa3') =>
-  ({ useCudaGraph: true, maxBatchSize, maxNumTokens, device: testDevice, ...(onCuda && { backend }) }) as const;
+const wrapperOptions = (template: 'fa2' | 'fa3') =>
+  ({
+    useCudaGraph: true,
+    maxBatchSize,
+    maxNumTokens,
+    device: testDevice,
+    ...(onCuda && { backend: template }),
+  }) as const;
 
-function plannedRagged({ backend, ...base }: GraphCase): Planned {
+function plannedRagged({ template, ...base }: GraphCase): Planned {
   const { numQoHeads, numKvHeads, headDim, dtype } = base;
-  const wrapper = kept(new flashinfer.BatchPrefillWithRaggedKVCacheWrapper(wrapperOptions(backend)));
+  const wrapper = kept(new flashinfer.BatchPrefillWithRaggedKVCacheWrapper(wrapperOptions(template)));
   const q = zeros([maxNumTokens, numQoHeads, headDim], dtype);
   const kvShape = [maxBatchSize * maxKvLen, numKvHeads, headDim];
   const [k, v] = [zeros(kvShape, dtype), zeros(kvShape, dtype)];
@@ -76,10 +82,10 @@ function plannedRagged({ backend, ...base }: GraphCase): Planned {
   };
 }
 
-function plannedPaged({ backend, decode, ...base }: GraphCase): Planned {
+function plannedPaged({ template, decode, ...base }: GraphCase): Planned {
   const { numQoHeads, numKvHeads, headDim, dtype, pageSize = 1 } = base;
   const maxNumPages = maxBatchSize * Math.ceil(maxKvLen / pageSize);
-  const options = { ...wrapperOptions(backend), maxNumPages };
+  const options = { ...wrapperOptions(template), maxNumPages };
   const wrapper = kept(
     decode
       ? new flashinfer.BatchDecodeWithPagedKVCacheWrapper({ ...options, ...decode })
@@ -108,7 +114,7 @@ function plannedPaged({ backend, decode, ...base }: GraphCase): Planned {
 }
 
 function expectReplays(graphCase: GraphCase, { q, fill, run }: Planned): void {
-  const { name: _, backend: __, decode, ...base } = graphCase;
+  const { name: _, template: __, decode, ...base } = graphCase;
   const out = kept(poisoned(q.shape, base.dtype));
   const lse = kept(poisoned(q.shape.slice(0, 2), 'float32'));
   const uniform = uniformSource(41);
@@ -141,28 +147,28 @@ function expectReplays(graphCase: GraphCase, { q, fill, run }: Planned): void {
 describe('graphs replay correctly after random plans within the maxima', () => {
   const base = { numQoHeads: 4, numKvHeads: 2, headDim: 64, dtype: 'float16', options: { causal: true } } as const;
   const cases: GraphCase[] = [
-    { name: 'decode', backend: 'fa2', ...base, options: {}, pageSize: 16, decode: { useTensorCores: false } },
+    { name: 'decode', template: 'fa2', ...base, options: {}, pageSize: 16, decode: { useTensorCores: false } },
     {
       name: 'decode on the prefill template',
-      backend: 'fa2',
+      template: 'fa2',
       ...base,
       options: {},
       pageSize: 5,
       decode: { useTensorCores: true },
     },
-    { name: 'fa2 paged', backend: 'fa2', ...base, pageSize: 16 },
-    { name: 'fa2 paged, full, bf16', backend: 'fa2', ...base, dtype: 'bfloat16', options: {}, pageSize: 5 },
-    { name: 'fa2 ragged', backend: 'fa2', ...base },
-    { name: 'fa2 ragged, full, d128', backend: 'fa2', ...base, headDim: 128, numKvHeads: 1, options: {} },
-    { name: 'fa3 paged, boxes', backend: 'fa3', ...base, headDim: 128, pageSize: 16 },
-    { name: 'fa3 paged, boxes, full', backend: 'fa3', ...base, options: {}, pageSize: 64 },
-    { name: 'fa3 paged, gather', backend: 'fa3', ...base, dtype: 'bfloat16', pageSize: 5 },
-    { name: 'fa3 paged, gather, window', backend: 'fa3', ...base, options: { windowLeft: 90 }, pageSize: 1 },
-    { name: 'fa3 ragged', backend: 'fa3', ...base, options: { causal: true, windowLeft: 90 } },
+    { name: 'fa2 paged', template: 'fa2', ...base, pageSize: 16 },
+    { name: 'fa2 paged, full, bf16', template: 'fa2', ...base, dtype: 'bfloat16', options: {}, pageSize: 5 },
+    { name: 'fa2 ragged', template: 'fa2', ...base },
+    { name: 'fa2 ragged, full, d128', template: 'fa2', ...base, headDim: 128, numKvHeads: 1, options: {} },
+    { name: 'fa3 paged, boxes', template: 'fa3', ...base, headDim: 128, pageSize: 16 },
+    { name: 'fa3 paged, boxes, full', template: 'fa3', ...base, options: {}, pageSize: 64 },
+    { name: 'fa3 paged, gather', template: 'fa3', ...base, dtype: 'bfloat16', pageSize: 5 },
+    { name: 'fa3 paged, gather, window', template: 'fa3', ...base, options: { windowLeft: 90 }, pageSize: 1 },
+    { name: 'fa3 ragged', template: 'fa3', ...base, options: { causal: true, windowLeft: 90 } },
   ];
   for (const c of cases) {
     const planned = c.pageSize === undefined ? plannedRagged : plannedPaged;
-    it.skipIf(c.backend === 'fa3' && !hopper)(c.name, () => expectReplays(c, planned(c)));
+    it.skipIf(c.template === 'fa3' && !hopper)(c.name, () => expectReplays(c, planned(c)));
   }
 });
 

@@ -19,7 +19,7 @@ import {
 
 interface GridCase extends BatchCase {
   readonly kind: 'decode' | 'paged' | 'ragged';
-  readonly scales?: { readonly qScale: number; readonly kScale: number; readonly vScale: number };
+  readonly runScales?: { readonly qScale: number; readonly kScale: number; readonly vScale: number };
   /** Whether an lse is asked for, and its base. */
   readonly lse: 'none' | '2' | 'e';
 }
@@ -81,7 +81,7 @@ function gridLabel(c: GridCase): string {
   const mask = c.maskDensity === undefined ? '' : ` mask ${c.maskForm}`;
   return (
     `${kind} ${c.qoLens.length} of up to q${longest(c.qoLens)} kv${longest(c.kvLens)} h${numQoHeads}/${numKvHeads} ` +
-    `d${headDim} ${dtype}/${kvDtype} ${kvLayout}${page}${mask} ${JSON.stringify({ ...c.options, ...c.scales })} lse ${c.lse}`
+    `d${headDim} ${dtype}/${kvDtype} ${kvLayout}${page}${mask} ${JSON.stringify({ ...c.options, ...c.runScales })} lse ${c.lse}`
   );
 }
 
@@ -120,9 +120,9 @@ function runGridCase(c: GridCase): void {
   const out = poisoned(shape, c.dtype);
   const lse = poisoned(shape.slice(0, 2), 'float32');
   const lseBase = c.lse === 'none' ? '2' : c.lse;
-  expect(run({ ...c.scales, lseBase, out, lse, returnLse: true })).toEqual([out, lse]);
+  expect(run({ ...c.runScales, lseBase, out, lse, returnLse: true })).toEqual([out, lse]);
   const base2 = c.lse === 'e' ? Math.LOG2E : 1;
-  const options = { ...c.options, ...c.scales };
+  const options = { ...c.options, ...c.runScales };
   expectBatch(
     { ...c, options },
     inputs,
@@ -131,7 +131,7 @@ function runGridCase(c: GridCase): void {
   );
   if (c.lse !== 'none') return;
   const alone = poisoned(shape, c.dtype);
-  expect(run({ ...c.scales, out: alone })).toBe(alone);
+  expect(run({ ...c.runScales, out: alone })).toBe(alone);
   const bytes = (x: flashinfer.Tensor): Buffer => Buffer.from(hostValues(x).buffer);
   expect(bytes(alone).equals(bytes(out)), 'the same bits without an lse').toBe(true);
 }

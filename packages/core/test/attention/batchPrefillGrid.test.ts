@@ -65,7 +65,7 @@ describe.each([
       tuple: n % 2 === 0,
       ...(kvDtype !== 'same' && { kvDtype }),
       ...(mask === 'custom' && { maskDensity: 0.5, maskForm: n % 2 === 0 ? 'packed' : 'bool' }),
-      ...(scaled && { scales: { qScale: 0.75, kScale: 1.5, vScale: 0.3 } }),
+      ...(scaled && { runScales: { qScale: 0.75, kScale: 1.5, vScale: 0.3 } }),
       options: { causal: mask === 'causal', posEncodingMode, logitsSoftCap, windowLeft },
     })),
   );
