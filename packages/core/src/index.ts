@@ -139,7 +139,7 @@ export {
   tensor,
   zeros,
 } from './tensor/create.ts';
-export type { DType } from './tensor/dtype.ts';
+export type { DType, OutputDType, SameDType } from './tensor/dtype.ts';
 export type { HostArray, HostArrayOf, TensorData } from './tensor/hostData.ts';
 export { Tensor } from './tensor/tensor.ts';
 export { type TopKOptions, type TopKTieBreak, topK } from './topk/topk.ts';

@@ -94,7 +94,8 @@ function cascadeCase(kind: 'flat' | 'levels', lengths: Lengths, device: DeviceKi
       return {
         run(rotation) {
           const { q, cache, out } = buffers[rotation]!;
-          wrappers.current().run(q, cache!, { out });
+          const wrapper: Pick<BatchDecodeWithPagedKVCacheWrapper, 'run'> = wrappers.current();
+          wrapper.run(q, cache!, { out });
         },
         dispose() {
           wrappers.dispose();

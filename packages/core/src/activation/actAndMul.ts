@@ -9,7 +9,7 @@ import { type DependentLaunchOptions, usesDependentLaunch } from '../runtime/dep
 import { deviceProperties } from '../runtime/device.ts';
 import { currentStream } from '../runtime/stream.ts';
 import { empty } from '../tensor/create.ts';
-import { type DType, dtypes } from '../tensor/dtype.ts';
+import { type DType, dtypes, type SameDType } from '../tensor/dtype.ts';
 import { rowStride } from '../tensor/rowStride.ts';
 import { Tensor } from '../tensor/tensor.ts';
 import { vectorWidth } from '../tensor/vectorWidth.ts';
@@ -37,8 +37,8 @@ export interface ActivationOptions extends DependentLaunchOptions {
  * const y = siluAndMul(x); // [8, 14336]
  * ```
  */
-export function siluAndMul(x: Tensor, options: ActivationOptions = {}): Tensor {
-  return actAndMul('siluAndMul', 'silu', x, options);
+export function siluAndMul<D extends DType>(x: Tensor<D>, options: ActivationOptions = {}): Tensor<SameDType<D>> {
+  return actAndMul('siluAndMul', 'silu', x, options) as Tensor<SameDType<D>>;
 }
 
 /**
@@ -52,8 +52,8 @@ export function siluAndMul(x: Tensor, options: ActivationOptions = {}): Tensor {
  * const y = geluAndMul(x); // [8, 4096]
  * ```
  */
-export function geluAndMul(x: Tensor, options: ActivationOptions = {}): Tensor {
-  return actAndMul('geluAndMul', 'gelu', x, options);
+export function geluAndMul<D extends DType>(x: Tensor<D>, options: ActivationOptions = {}): Tensor<SameDType<D>> {
+  return actAndMul('geluAndMul', 'gelu', x, options) as Tensor<SameDType<D>>;
 }
 
 /**
@@ -67,8 +67,8 @@ export function geluAndMul(x: Tensor, options: ActivationOptions = {}): Tensor {
  * const y = geluTanhAndMul(x); // [8, 4096]
  * ```
  */
-export function geluTanhAndMul(x: Tensor, options: ActivationOptions = {}): Tensor {
-  return actAndMul('geluTanhAndMul', 'gelu_tanh', x, options);
+export function geluTanhAndMul<D extends DType>(x: Tensor<D>, options: ActivationOptions = {}): Tensor<SameDType<D>> {
+  return actAndMul('geluTanhAndMul', 'gelu_tanh', x, options) as Tensor<SameDType<D>>;
 }
 
 const optionNames: readonly (keyof ActivationOptions)[] = ['out', 'enablePdl'];

@@ -2,6 +2,7 @@
 // Batched decode attention over a paged KV-cache.
 import { Checker } from '../check/checker.ts';
 import { checkOptions } from '../check/options.ts';
+import type { DType, OutputDType } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import type { KernelWish } from './batchKernelChoice.ts';
 import {
@@ -109,8 +110,16 @@ export class BatchDecodeWithPagedKVCacheWrapper extends BatchWrapper {
    * @returns `o` as q; with `returnLse` `[o, lse]`, lse `[batchSize * qLenPerReq, numQoHeads]` float32, base 2
    *   unless `lseBase` is `'e'`
    */
-  run(q: Tensor, pagedKVCache: PagedKVCache, options: BatchRunOptions & { returnLse: true }): [Tensor, Tensor];
-  run(q: Tensor, pagedKVCache: PagedKVCache, options?: BatchRunOptions & { returnLse?: false }): Tensor;
+  run<D extends DType>(
+    q: Tensor<D>,
+    pagedKVCache: PagedKVCache,
+    options: BatchRunOptions & { returnLse: true },
+  ): [Tensor<OutputDType<D>>, Tensor<'float32'>];
+  run<D extends DType>(
+    q: Tensor<D>,
+    pagedKVCache: PagedKVCache,
+    options?: BatchRunOptions & { returnLse?: false },
+  ): Tensor<OutputDType<D>>;
   run(q: Tensor, pagedKVCache: PagedKVCache, options: BatchRunOptions = {}): Tensor | [Tensor, Tensor] {
     return this.runRequests(q, options, (check, planned, numPages) =>
       this.readCache(check, pagedKVCache, planned, numPages),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Batched prefill and append attention, over a paged KV-cache or over ragged keys and values.
 import { checkOptions } from '../check/options.ts';
+import type { DType, OutputDType } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import {
   type BatchPrefillPagedPlanOptions,
@@ -66,8 +67,16 @@ export class BatchPrefillWithPagedKVCacheWrapper extends BatchWrapper {
    *   headDim]`, or `[k, v]` without dimension 1; pages may be strided
    * @returns `o` as q, with headDimVo; with `returnLse` `[o, lse]`, lse `[numTokens, numQoHeads]` float32, base 2 unless `lseBase` is `'e'`
    */
-  run(q: Tensor, pagedKVCache: PagedKVCache, options: BatchRunOptions & { returnLse: true }): [Tensor, Tensor];
-  run(q: Tensor, pagedKVCache: PagedKVCache, options?: BatchRunOptions & { returnLse?: false }): Tensor;
+  run<D extends DType>(
+    q: Tensor<D>,
+    pagedKVCache: PagedKVCache,
+    options: BatchRunOptions & { returnLse: true },
+  ): [Tensor<OutputDType<D>>, Tensor<'float32'>];
+  run<D extends DType>(
+    q: Tensor<D>,
+    pagedKVCache: PagedKVCache,
+    options?: BatchRunOptions & { returnLse?: false },
+  ): Tensor<OutputDType<D>>;
   run(q: Tensor, pagedKVCache: PagedKVCache, options: BatchRunOptions = {}): Tensor | [Tensor, Tensor] {
     return this.runRequests(q, options, (check, planned, numPages) =>
       this.readCache(check, pagedKVCache, planned, numPages),
@@ -114,8 +123,18 @@ export class BatchPrefillWithRaggedKVCacheWrapper extends BatchWrapper {
    * @param v as k, with headDimVo
    * @returns `o` as q, with headDimVo; with `returnLse` `[o, lse]`, lse `[numTokens, numQoHeads]` float32, base 2 unless `lseBase` is `'e'`
    */
-  run(q: Tensor, k: Tensor, v: Tensor, options: BatchRunOptions & { returnLse: true }): [Tensor, Tensor];
-  run(q: Tensor, k: Tensor, v: Tensor, options?: BatchRunOptions & { returnLse?: false }): Tensor;
+  run<D extends DType>(
+    q: Tensor<D>,
+    k: Tensor,
+    v: Tensor,
+    options: BatchRunOptions & { returnLse: true },
+  ): [Tensor<OutputDType<D>>, Tensor<'float32'>];
+  run<D extends DType>(
+    q: Tensor<D>,
+    k: Tensor,
+    v: Tensor,
+    options?: BatchRunOptions & { returnLse?: false },
+  ): Tensor<OutputDType<D>>;
   run(q: Tensor, k: Tensor, v: Tensor, options: BatchRunOptions = {}): Tensor | [Tensor, Tensor] {
     return this.runRequests(q, options, (check, { numKvHeads, headDim, kvDtype }, rows) => {
       const dims = this.kvLayout === 'NHD' ? [rows, numKvHeads] : [numKvHeads, rows];

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Attention under a block sparse mask: a batch whose requests are rows of blocks, and whose pages are blocks of keys.
+
+import type { DType, OutputDType } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { BatchWrapper } from './batchWrapper.ts';
 import { commonForm, isHidden, type KeyRun, MaskBits, type MaskedRows } from './blockMask.ts';
@@ -82,8 +84,18 @@ export class BlockSparseAttentionWrapper extends BatchWrapper {
    * @param v as k
    * @returns `o` as q; with `returnLse` `[o, lse]`, lse `[M, numQoHeads]` float32, base 2 unless `lseBase` is `'e'`
    */
-  run(q: Tensor, k: Tensor, v: Tensor, options: BlockSparseRunOptions & { returnLse: true }): [Tensor, Tensor];
-  run(q: Tensor, k: Tensor, v: Tensor, options?: BlockSparseRunOptions & { returnLse?: false }): Tensor;
+  run<D extends DType>(
+    q: Tensor<D>,
+    k: Tensor,
+    v: Tensor,
+    options: BlockSparseRunOptions & { returnLse: true },
+  ): [Tensor<OutputDType<D>>, Tensor<'float32'>];
+  run<D extends DType>(
+    q: Tensor<D>,
+    k: Tensor,
+    v: Tensor,
+    options?: BlockSparseRunOptions & { returnLse?: false },
+  ): Tensor<OutputDType<D>>;
   run(q: Tensor, k: Tensor, v: Tensor, options: BlockSparseRunOptions = {}): Tensor | [Tensor, Tensor] {
     return this.runRequests(q, options, (check, { numKvHeads, headDim, kvDtype, pageSize }) => {
       const rule = { dtypes: [kvDtype], device: this.device, lastDimContiguous: true } as const;

@@ -10,6 +10,7 @@ import { type Device, defaultDevice, deviceIndex, parseDevice } from '../runtime
 import { disposeSymbol } from '../runtime/disposeSymbol.ts';
 import { currentStreamObject, Stream, setStream } from '../runtime/stream.ts';
 import { empty } from '../tensor/create.ts';
+import type { DType, OutputDType } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { alibiSlopes } from './alibi.ts';
 import { type BatchRunOptions, type PagedKVCache, wrapperOptionNames } from './batchOptions.ts';
@@ -187,8 +188,16 @@ export class MultiLevelCascadeAttentionWrapper {
    *   headDim]`, or `[k, v]` without dimension 1, with the pages of all levels; pages may be strided
    * @returns `o` as q; with `returnLse` `[o, lse]`, lse `[numTokens, numQoHeads]` float32, base 2 unless `lseBase` is `'e'`
    */
-  run(q: Tensor, pagedKVCache: PagedKVCache, options: CascadeRunOptions & { returnLse: true }): [Tensor, Tensor];
-  run(q: Tensor, pagedKVCache: PagedKVCache, options?: CascadeRunOptions & { returnLse?: false }): Tensor;
+  run<D extends DType>(
+    q: Tensor<D>,
+    pagedKVCache: PagedKVCache,
+    options: CascadeRunOptions & { returnLse: true },
+  ): [Tensor<OutputDType<D>>, Tensor<'float32'>];
+  run<D extends DType>(
+    q: Tensor<D>,
+    pagedKVCache: PagedKVCache,
+    options?: CascadeRunOptions & { returnLse?: false },
+  ): Tensor<OutputDType<D>>;
   run(q: Tensor, pagedKVCache: PagedKVCache, options: CascadeRunOptions = {}): Tensor | [Tensor, Tensor] {
     checkOptions(`${name}.run`, options, runNames);
     if (this.numLevels === 1) return this.levels[0]!.run(q, pagedKVCache, options) as Tensor;

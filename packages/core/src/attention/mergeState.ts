@@ -4,7 +4,7 @@ import { Checker } from '../check/checker.ts';
 import { checkSeparate } from '../check/overlap.ts';
 import { logCall } from '../logging.ts';
 import { empty } from '../tensor/create.ts';
-import type { DType } from '../tensor/dtype.ts';
+import type { DType, SameDType } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { runMerge } from './runMerge.ts';
 
@@ -57,13 +57,13 @@ const maxRows = 2 ** 31 - 1;
  * const [o, lse] = mergeState(...part(0, 30), ...part(30, 90)); // as attention over all 90 keys
  * ```
  */
-export function mergeState(
-  vA: Tensor,
+export function mergeState<D extends DType>(
+  vA: Tensor<D>,
   sA: Tensor,
   vB: Tensor,
   sB: Tensor,
   options: MergeStateOptions = {},
-): [Tensor, Tensor] {
+): [Tensor<SameDType<D>>, Tensor<'float32'>] {
   const name = 'mergeState';
   const check = new Checker(name).tensor('vA', vA, pairDims, firstRule).tensor('sA', sA, lseDims, lseRule);
   const rule = { dtypes: [vA.dtype], lastDimContiguous: true } as const;
@@ -73,7 +73,7 @@ export function mergeState(
   logCall(name, { vA, sA, vB, sB, options });
   const [out, lse] = newState(check, vA);
   runMerge({ v: vA, s: sA, other: { v: vB, s: sB }, out, lse, mask: undefined, ...factors });
-  return [out, lse];
+  return [out, lse] as [Tensor<SameDType<D>>, Tensor<'float32'>];
 }
 
 /**
@@ -134,7 +134,11 @@ export function mergeStateInPlace(
  * const [o, lse] = mergeStates(randn([4, 10, 32, 128], { dtype: 'bfloat16' }), randn([4, 10, 32])); // [4, 32, 128], [4, 32]
  * ```
  */
-export function mergeStates(v: Tensor, s: Tensor, options: MergeStateOptions = {}): [Tensor, Tensor] {
+export function mergeStates<D extends DType>(
+  v: Tensor<D>,
+  s: Tensor,
+  options: MergeStateOptions = {},
+): [Tensor<SameDType<D>>, Tensor<'float32'>] {
   const name = 'mergeStates';
   const check = new Checker(name).tensor('v', v, manyDims, firstRule).tensor('s', s, manyLseDims, lseRule);
   const factors = readOptions(check, options, optionNames);
@@ -142,7 +146,7 @@ export function mergeStates(v: Tensor, s: Tensor, options: MergeStateOptions = {
   logCall(name, { v, s, options });
   const [out, lse] = newState(check, v);
   runMerge({ v, s, other: undefined, out, lse, mask: undefined, ...factors });
-  return [out, lse];
+  return [out, lse] as [Tensor<SameDType<D>>, Tensor<'float32'>];
 }
 
 const factors2 = { lseInFactor: 1, lseOutFactor: 1 };

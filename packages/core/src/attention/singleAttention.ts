@@ -3,7 +3,7 @@
 import { Checker } from '../check/checker.ts';
 import { logCall } from '../logging.ts';
 import { empty } from '../tensor/create.ts';
-import type { DType } from '../tensor/dtype.ts';
+import type { DType, OutputDType } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { runOnCpu } from './cpuAttention.ts';
 import { runOnCuda } from './cudaAttention.ts';
@@ -45,18 +45,18 @@ import { readVariantArgs } from './variantArgs.ts';
  * const o = singleDecodeWithKVCache(q, k, v); // [32, 128]
  * ```
  */
-export function singleDecodeWithKVCache(
-  q: Tensor,
+export function singleDecodeWithKVCache<D extends DType>(
+  q: Tensor<D>,
   k: Tensor,
   v: Tensor,
   options: SingleDecodeOptions & { returnLse: true },
-): [Tensor, Tensor];
-export function singleDecodeWithKVCache(
-  q: Tensor,
+): [Tensor<OutputDType<D>>, Tensor<'float32'>];
+export function singleDecodeWithKVCache<D extends DType>(
+  q: Tensor<D>,
   k: Tensor,
   v: Tensor,
   options?: SingleDecodeOptions & { returnLse?: false },
-): Tensor;
+): Tensor<OutputDType<D>>;
 export function singleDecodeWithKVCache(
   q: Tensor,
   k: Tensor,
@@ -95,18 +95,18 @@ export function singleDecodeWithKVCache(
  * const [o, lse] = singlePrefillWithKVCache(q, k, v, { causal: true, returnLse: true }); // [128, 32, 128], [128, 32]
  * ```
  */
-export function singlePrefillWithKVCache(
-  q: Tensor,
+export function singlePrefillWithKVCache<D extends DType>(
+  q: Tensor<D>,
   k: Tensor,
   v: Tensor,
   options: SinglePrefillOptions & { returnLse: true },
-): [Tensor, Tensor];
-export function singlePrefillWithKVCache(
-  q: Tensor,
+): [Tensor<OutputDType<D>>, Tensor<'float32'>];
+export function singlePrefillWithKVCache<D extends DType>(
+  q: Tensor<D>,
   k: Tensor,
   v: Tensor,
   options?: SinglePrefillOptions & { returnLse?: false },
-): Tensor;
+): Tensor<OutputDType<D>>;
 export function singlePrefillWithKVCache(
   q: Tensor,
   k: Tensor,

@@ -3,6 +3,7 @@
 import { Checker } from '../check/checker.ts';
 import { checkOptions } from '../check/options.ts';
 import { UnsupportedError } from '../errors.ts';
+import type { DType, OutputDType } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { BatchWrapper } from './batchWrapper.ts';
 import { positiveInteger } from './hostArray.ts';
@@ -105,8 +106,18 @@ export class VariableBlockSparseAttentionWrapper extends BatchWrapper {
    * @param v as k
    * @returns `o` as q; with `returnLse` `[o, lse]`, lse `[numQoHeads, rows]` float32, base 2 unless `lseBase` is `'e'`
    */
-  run(q: Tensor, k: Tensor, v: Tensor, options: VariableBlockSparseRunOptions & { returnLse: true }): [Tensor, Tensor];
-  run(q: Tensor, k: Tensor, v: Tensor, options?: VariableBlockSparseRunOptions & { returnLse?: false }): Tensor;
+  run<D extends DType>(
+    q: Tensor<D>,
+    k: Tensor,
+    v: Tensor,
+    options: VariableBlockSparseRunOptions & { returnLse: true },
+  ): [Tensor<OutputDType<D>>, Tensor<'float32'>];
+  run<D extends DType>(
+    q: Tensor<D>,
+    k: Tensor,
+    v: Tensor,
+    options?: VariableBlockSparseRunOptions & { returnLse?: false },
+  ): Tensor<OutputDType<D>>;
   run(q: Tensor, k: Tensor, v: Tensor, options: VariableBlockSparseRunOptions = {}): Tensor | [Tensor, Tensor] {
     const { qDtype, kvDtype, headDim } = this.requirePlan('run').attention;
     checkOptions(`${this.name}.run`, options, runNames);

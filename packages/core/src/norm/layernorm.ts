@@ -2,6 +2,7 @@
 import { checkOutput, checkSeparate } from '../check/overlap.ts';
 import { logCall } from '../logging.ts';
 import { empty } from '../tensor/create.ts';
+import type { DType, SameDType } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import {
   checkLike,
@@ -42,7 +43,12 @@ const quantOptionNames: readonly (keyof NormOptions)[] = ['eps', 'enablePdl'];
  * const y = layernorm(x, ones([4096]), zeros([4096]), { eps: 1e-5 });
  * ```
  */
-export function layernorm(x: Tensor, gamma: Tensor, beta: Tensor, options: LayernormOptions = {}): Tensor {
+export function layernorm<D extends DType>(
+  x: Tensor<D>,
+  gamma: Tensor,
+  beta: Tensor,
+  options: LayernormOptions = {},
+): Tensor<SameDType<D>> {
   const name = 'layernorm';
   const check = checkRows(name, x, options, optionNames);
   checkVector(check, 'gamma', gamma, 'float32');
@@ -68,7 +74,7 @@ export function layernorm(x: Tensor, gamma: Tensor, beta: Tensor, options: Layer
     weightOffset: 0,
     enablePdl,
   });
-  return out;
+  return out as Tensor<SameDType<D>>;
 }
 
 /**

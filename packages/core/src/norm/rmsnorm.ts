@@ -2,6 +2,7 @@
 import { checkOutput, checkSeparate } from '../check/overlap.ts';
 import { logCall } from '../logging.ts';
 import { empty } from '../tensor/create.ts';
+import type { DType, SameDType } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import {
   checkLike,
@@ -42,8 +43,12 @@ const quantOptionNames: readonly (keyof NormOptions)[] = ['eps', 'enablePdl'];
  * const y = rmsnorm(x, weight, { eps: 1e-5 });
  * ```
  */
-export function rmsnorm(x: Tensor, weight: Tensor, options: RmsnormOptions = {}): Tensor {
-  return normalize('rmsnorm', x, weight, options, 0);
+export function rmsnorm<D extends DType>(
+  x: Tensor<D>,
+  weight: Tensor,
+  options: RmsnormOptions = {},
+): Tensor<SameDType<D>> {
+  return normalize('rmsnorm', x, weight, options, 0) as Tensor<SameDType<D>>;
 }
 
 /**
@@ -64,8 +69,12 @@ export function rmsnorm(x: Tensor, weight: Tensor, options: RmsnormOptions = {})
  * const y = gemmaRmsnorm(x, weight);
  * ```
  */
-export function gemmaRmsnorm(x: Tensor, weight: Tensor, options: RmsnormOptions = {}): Tensor {
-  return normalize('gemmaRmsnorm', x, weight, options, 1);
+export function gemmaRmsnorm<D extends DType>(
+  x: Tensor<D>,
+  weight: Tensor,
+  options: RmsnormOptions = {},
+): Tensor<SameDType<D>> {
+  return normalize('gemmaRmsnorm', x, weight, options, 1) as Tensor<SameDType<D>>;
 }
 
 function normalize(name: string, x: Tensor, weight: Tensor, options: RmsnormOptions, weightOffset: number): Tensor {

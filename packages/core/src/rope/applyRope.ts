@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+
+import type { DType, SameDType } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { checkRequests } from './checkRope.ts';
 import { type Llama31RopeOptions, type RopeOptions, readFrequencies, readLlama31Frequencies } from './ropeOptions.ts';
@@ -27,14 +29,17 @@ import { rotate } from './rotate.ts';
  * const [qRope, kRope] = applyRope(q, k, indptr, offsets);
  * ```
  */
-export function applyRope(
-  q: Tensor,
-  k: Tensor,
+export function applyRope<D extends DType>(
+  q: Tensor<D>,
+  k: Tensor<D>,
   indptr: Tensor,
   offsets: Tensor,
   options: RopeOptions = {},
-): [Tensor, Tensor] {
-  return rotateBy('applyRope', q, k, indptr, offsets, options, readFrequencies, false);
+): [Tensor<SameDType<D>>, Tensor<SameDType<D>>] {
+  return rotateBy('applyRope', q, k, indptr, offsets, options, readFrequencies, false) as [
+    Tensor<SameDType<D>>,
+    Tensor<SameDType<D>>,
+  ];
 }
 
 /**
@@ -77,14 +82,17 @@ export function applyRopeInplace(
  * const [qRope, kRope] = applyLlama31Rope(q, k, indptr, offsets);
  * ```
  */
-export function applyLlama31Rope(
-  q: Tensor,
-  k: Tensor,
+export function applyLlama31Rope<D extends DType>(
+  q: Tensor<D>,
+  k: Tensor<D>,
   indptr: Tensor,
   offsets: Tensor,
   options: Llama31RopeOptions = {},
-): [Tensor, Tensor] {
-  return rotateBy('applyLlama31Rope', q, k, indptr, offsets, options, readLlama31Frequencies, false);
+): [Tensor<SameDType<D>>, Tensor<SameDType<D>>] {
+  return rotateBy('applyLlama31Rope', q, k, indptr, offsets, options, readLlama31Frequencies, false) as [
+    Tensor<SameDType<D>>,
+    Tensor<SameDType<D>>,
+  ];
 }
 
 /**

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+
+import type { DType, SameDType } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { checkPosIds } from './checkRope.ts';
 import { type Llama31RopeOptions, type RopeOptions, readFrequencies, readLlama31Frequencies } from './ropeOptions.ts';
@@ -24,8 +26,16 @@ import { rotate } from './rotate.ts';
  * const [qRope, kRope] = applyRopePosIds(q, k, posIds, { ropeTheta: 1e6 });
  * ```
  */
-export function applyRopePosIds(q: Tensor, k: Tensor, posIds: Tensor, options: RopeOptions = {}): [Tensor, Tensor] {
-  return rotateBy('applyRopePosIds', q, k, posIds, options, readFrequencies, false);
+export function applyRopePosIds<D extends DType>(
+  q: Tensor<D>,
+  k: Tensor<D>,
+  posIds: Tensor,
+  options: RopeOptions = {},
+): [Tensor<SameDType<D>>, Tensor<SameDType<D>>] {
+  return rotateBy('applyRopePosIds', q, k, posIds, options, readFrequencies, false) as [
+    Tensor<SameDType<D>>,
+    Tensor<SameDType<D>>,
+  ];
 }
 
 /**
@@ -59,13 +69,16 @@ export function applyRopePosIdsInplace(q: Tensor, k: Tensor, posIds: Tensor, opt
  * const [qRope, kRope] = applyLlama31RopePosIds(q, k, posIds);
  * ```
  */
-export function applyLlama31RopePosIds(
-  q: Tensor,
-  k: Tensor,
+export function applyLlama31RopePosIds<D extends DType>(
+  q: Tensor<D>,
+  k: Tensor<D>,
   posIds: Tensor,
   options: Llama31RopeOptions = {},
-): [Tensor, Tensor] {
-  return rotateBy('applyLlama31RopePosIds', q, k, posIds, options, readLlama31Frequencies, false);
+): [Tensor<SameDType<D>>, Tensor<SameDType<D>>] {
+  return rotateBy('applyLlama31RopePosIds', q, k, posIds, options, readLlama31Frequencies, false) as [
+    Tensor<SameDType<D>>,
+    Tensor<SameDType<D>>,
+  ];
 }
 
 /**

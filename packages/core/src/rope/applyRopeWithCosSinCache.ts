@@ -3,7 +3,7 @@ import { Checker } from '../check/checker.ts';
 import { checkSeparate } from '../check/overlap.ts';
 import { logCall } from '../logging.ts';
 import type { DependentLaunchOptions } from '../runtime/dependentLaunch.ts';
-import type { DType } from '../tensor/dtype.ts';
+import type { DType, SameDType } from '../tensor/dtype.ts';
 import { Tensor } from '../tensor/tensor.ts';
 import { checkCounts, checkPosIds, ropeDtypes, rotationOf } from './checkRope.ts';
 import { readRotaryDim } from './ropeOptions.ts';
@@ -45,15 +45,18 @@ export interface CosSinCacheOptions extends DependentLaunchOptions {
  * const [q, k] = applyRopeWithCosSinCache(positions, query, key, 128, cosSinCache);
  * ```
  */
-export function applyRopeWithCosSinCache(
+export function applyRopeWithCosSinCache<D extends DType>(
   positions: Tensor,
-  query: Tensor,
-  key: Tensor,
+  query: Tensor<D>,
+  key: Tensor<D>,
   headSize: number,
   cosSinCache: Tensor,
   options: CosSinCacheOptions = {},
-): [Tensor, Tensor] {
-  return rotate('applyRopeWithCosSinCache', positions, query, key, headSize, cosSinCache, options, false);
+): [Tensor<SameDType<D>>, Tensor<SameDType<D>>] {
+  return rotate('applyRopeWithCosSinCache', positions, query, key, headSize, cosSinCache, options, false) as [
+    Tensor<SameDType<D>>,
+    Tensor<SameDType<D>>,
+  ];
 }
 
 /**

@@ -3,6 +3,7 @@
 import { Checker } from '../check/checker.ts';
 import { logCall } from '../logging.ts';
 import { empty } from '../tensor/create.ts';
+import type { DType, SameDType } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { checkCount, checkProbability, checkRows, type PerRow, SamplingRun } from './samplingRun.ts';
 
@@ -23,13 +24,13 @@ import { checkCount, checkProbability, checkRows, type PerRow, SamplingRun } fro
  * const kept = topPRenormProbs(probs, 0.9); // [4, 32000]
  * ```
  */
-export function topPRenormProbs(probs: Tensor, topP: PerRow): Tensor {
+export function topPRenormProbs<D extends DType>(probs: Tensor<D>, topP: PerRow): Tensor<SameDType<D>> {
   const check = new Checker('topPRenormProbs');
   checkRows(check, 'probs', probs, 'batch');
   checkProbability(check, 'topP', topP);
   logCall('topPRenormProbs', { probs, topP });
   const out = empty(probs.shape, { dtype: probs.dtype, device: probs.device });
-  return new SamplingRun('renormProbs', probs).withTopP(topP).into(out);
+  return new SamplingRun('renormProbs', probs).withTopP(topP).into(out) as Tensor<SameDType<D>>;
 }
 
 /**
@@ -48,13 +49,13 @@ export function topPRenormProbs(probs: Tensor, topP: PerRow): Tensor {
  * const kept = topKRenormProbs(probs, 40); // [4, 32000]
  * ```
  */
-export function topKRenormProbs(probs: Tensor, topK: PerRow): Tensor {
+export function topKRenormProbs<D extends DType>(probs: Tensor<D>, topK: PerRow): Tensor<SameDType<D>> {
   const check = new Checker('topKRenormProbs');
   checkRows(check, 'probs', probs, 'batch');
   checkCount(check, 'topK', topK);
   logCall('topKRenormProbs', { probs, topK });
   const out = empty(probs.shape, { dtype: probs.dtype, device: probs.device });
-  return new SamplingRun('renormProbs', probs).withTopK(topK).into(out);
+  return new SamplingRun('renormProbs', probs).withTopK(topK).into(out) as Tensor<SameDType<D>>;
 }
 
 /**
@@ -73,11 +74,11 @@ export function topKRenormProbs(probs: Tensor, topK: PerRow): Tensor {
  * const kept = topKMaskLogits(logits, 40); // [4, 32000]
  * ```
  */
-export function topKMaskLogits(logits: Tensor, topK: PerRow): Tensor {
+export function topKMaskLogits<D extends DType>(logits: Tensor<D>, topK: PerRow): Tensor<SameDType<D>> {
   const check = new Checker('topKMaskLogits');
   checkRows(check, 'logits', logits, 'batch');
   checkCount(check, 'topK', topK);
   logCall('topKMaskLogits', { logits, topK });
   const out = empty(logits.shape, { dtype: logits.dtype, device: logits.device });
-  return new SamplingRun('maskLogits', logits).withTopK(topK).into(out);
+  return new SamplingRun('maskLogits', logits).withTopK(topK).into(out) as Tensor<SameDType<D>>;
 }

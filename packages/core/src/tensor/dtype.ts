@@ -29,6 +29,15 @@ export const dtypes = {
 /** Element type of a tensor. `float8_e4m3fn` has no infinities; `bool` is one byte, 0 or 1. */
 export type DType = keyof typeof dtypes;
 
+/** What operators compute with: values that are read into a Float32Array, and that no scale goes with. */
+type ComputeDType = 'float16' | 'bfloat16' | 'float32';
+
+/** The type of a result that has the type of its input. */
+export type SameDType<D extends DType> = D & ComputeDType;
+
+/** The type of attention's output for one of q. */
+export type OutputDType<D extends DType> = D extends 'float8_e4m3fn' ? 'float16' | 'bfloat16' : D & ComputeDType;
+
 /** The type as a template argument of kernels. */
 export function cppType(dtype: DType): string {
   const { cpp } = dtypes[dtype];

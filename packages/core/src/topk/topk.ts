@@ -8,7 +8,7 @@ import { deviceProperties } from '../runtime/device.ts';
 import { currentStream } from '../runtime/stream.ts';
 import { workspace, zeroedCounters } from '../runtime/workspace.ts';
 import { empty } from '../tensor/create.ts';
-import { type DType, dtypes } from '../tensor/dtype.ts';
+import { type DType, dtypes, type SameDType } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { vectorWidth } from '../tensor/vectorWidth.ts';
 import { planTopK, type TopKPlan, topKSpec } from './topkKernel.ts';
@@ -51,7 +51,11 @@ const maxCount = 2 ** 31 - 1;
  * const [values, indices] = topK(logits, 50, { sorted: true }); // [4, 50] each
  * ```
  */
-export function topK(x: Tensor, k: number, options: TopKOptions = {}): [values: Tensor, indices: Tensor<'int32'>] {
+export function topK<D extends DType>(
+  x: Tensor<D>,
+  k: number,
+  options: TopKOptions = {},
+): [values: Tensor<SameDType<D>>, indices: Tensor<'int32'>] {
   const check = new Checker('topK');
   check.tensor('x', x, ['batchSize', 'length'], rowsRule).options(options, optionNames);
   check.flag('sorted', options.sorted).flag('deterministic', options.deterministic);
@@ -76,7 +80,7 @@ export function topK(x: Tensor, k: number, options: TopKOptions = {}): [values: 
     const run = x.deviceIndex < 0 ? runOnCpu : runOnCuda;
     run(x, k, values, indices, options.sorted === true, options.tieBreak === 'large');
   }
-  return [values, indices];
+  return [values as Tensor<SameDType<D>>, indices];
 }
 
 function runOnCpu(x: Tensor, k: number, values: Tensor, indices: Tensor, sorted: boolean, tieLarge: boolean): void {
