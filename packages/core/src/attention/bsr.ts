@@ -69,17 +69,17 @@ export function blockMaskBits(caller: string, bsr: Bsr, options: BlockSparsePlan
   const { indptr, R, C } = bsr;
   const numBlocks = bsr.indices.length;
   const counts = Array.from({ length: indptr.length - 1 }, (_, r) => indptr[r + 1]! - indptr[r]!);
-  const bits = new MaskBits(counts.map((count) => R * count * C));
   if (packedMask !== undefined) {
     if (mask !== undefined) {
       throw invalidSparse(caller, 'mask and packedMask are given; expected one of them; leave one out');
     }
-    if (packedMask instanceof Uint8Array && packedMask.length === bits.bytes.length) return packedMask;
+    const numBytes = counts.reduce((sum, count) => sum + Math.ceil((R * count * C) / 8), 0);
+    if (packedMask instanceof Uint8Array && packedMask.length === numBytes) return packedMask;
     const given =
       packedMask instanceof Uint8Array ? `has ${packedMask.length} bytes` : `is ${describeValue(packedMask)}`;
     throw invalidSparse(
       caller,
-      `packedMask ${given}; expected a Uint8Array of ${bits.bytes.length} bytes, for each row of blocks its bits in whole ` +
+      `packedMask ${given}; expected a Uint8Array of ${numBytes} bytes, for each row of blocks its bits in whole ` +
         'bytes; pack with segmentPackbits',
     );
   }
@@ -93,6 +93,7 @@ export function blockMaskBits(caller: string, bsr: Bsr, options: BlockSparsePlan
     );
   }
   checkBooleans(caller, 'mask', mask);
+  const bits = new MaskBits(counts.map((count) => R * count * C));
   for (const [r, count] of counts.entries()) {
     bits.align();
     for (let row = 0; row < R; ++row) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Blocks of host and device memory, freed in stream order, and their account.
+import { CudaError } from '../errors.ts';
 import type { Ptr } from '../native/binding.ts';
 import { native, toFlashInferError } from '../native/load.ts';
 import { activeCapture } from './capture.ts';
@@ -36,7 +37,7 @@ function accountOf(index: number): Account {
 export function allocBlock(index: number, bytes: number, caller: string): Block {
   if (bytes === 0) return { address: 0, bytes, deviceIndex: index, stream: undefined, users: undefined };
   try {
-    const block = index < 0 ? allocHost(bytes) : allocDevice(index, bytes, caller);
+    const block = index < 0 ? allocHost(bytes, caller) : allocDevice(index, bytes, caller);
     const account = accountOf(index);
     account.blocks++;
     account.allocatedBytes += bytes;
@@ -47,8 +48,24 @@ export function allocBlock(index: number, bytes: number, caller: string): Block 
   }
 }
 
-function allocHost(bytes: number): Block {
-  return { address: native().host.alloc(bytes), bytes, deviceIndex: -1, stream: undefined, users: undefined };
+function allocHost(bytes: number, caller: string): Block {
+  return { address: hostAddress(bytes, caller), bytes, deviceIndex: -1, stream: undefined, users: undefined };
+}
+
+function hostAddress(bytes: number, caller: string): Ptr {
+  try {
+    return native().host.alloc(bytes);
+  } catch (cause) {
+    const { code } = toFlashInferError(cause, caller);
+    if (code !== 'ERR_FLASHINFER_OUT_OF_MEMORY') throw cause;
+    const held = accountOf(-1).allocatedBytes;
+    throw new CudaError(
+      code,
+      `${caller}: no memory on the cpu for ${bytes} bytes, besides the ${held} of other tensors; expected as many free; dispose of ` +
+        'tensors, or work on parts',
+      { cause },
+    );
+  }
 }
 
 function allocDevice(index: number, bytes: number, caller: string): Block {

@@ -97,12 +97,27 @@ export function defaultDType(data: TensorData): DType {
 /** @throws InvalidArgumentError for what is no array; anything with a length would pass for one further on */
 export function requireTensorData(data: TensorData): void {
   if (Array.isArray(data)) return;
-  if (ArrayBuffer.isView(data) && !(data instanceof DataView)) return;
+  if (ArrayBuffer.isView(data) && !(data instanceof DataView)) {
+    if (data.length === 0) requireAttached(data);
+    return;
+  }
   throw new InvalidArgumentError(
     'ERR_FLASHINFER_INVALID_ARGUMENT',
     `tensor: data is ${describeValue(data)}; expected a typed array or an array of numbers; wrap a single value as ` +
       '[value], an ArrayBuffer or DataView in a typed array',
   );
+}
+
+function requireAttached(data: ArrayBufferView): void {
+  try {
+    bytesOf(data);
+  } catch {
+    throw new InvalidArgumentError(
+      'ERR_FLASHINFER_INVALID_ARGUMENT',
+      `tensor: data is a detached ${data.constructor.name}; expected one with its memory, which went to another thread or ` +
+        'a copy of another length; make the tensor before the transfer',
+    );
+  }
 }
 
 /** Smallest and largest value of the integer dtypes; values outside have no right answer and are refused. */

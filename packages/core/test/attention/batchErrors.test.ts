@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the batch wrappers refuse that no other test of theirs has: names, sizes and memory of a call.
 import { describe, expect, it } from 'vitest';
-import { BatchDecodeWithPagedKVCacheWrapper, type Tensor, zeros } from '../../src/index.ts';
+import {
+  BatchDecodeWithPagedKVCacheWrapper,
+  BlockSparseAttentionWrapper,
+  type Tensor,
+  zeros,
+} from '../../src/index.ts';
 import { onCuda, testDevice } from '../device.ts';
 import { expectThrows } from '../thrownBy.ts';
 
@@ -53,6 +58,14 @@ describe('a batch wrapper refuses', () => {
     const cache = make(3, 2, 4, 2, 64);
     expectThrows(() => planned().run(q, cache, { out: memory.slice(1, 2, 6) }), argument, 'out and q overlap');
     expect(planned().run(q, cache, { out: memory.slice(1, 4, 8) }).shape).toEqual([2, 4, 64]);
+  });
+
+  it('a mask of blocks that is too short, before it makes room for the whole', () => {
+    const wrapper = new BlockSparseAttentionWrapper({ device: testDevice });
+    const blocks = { indptr: [0, 1], indices: [0], M: 2 ** 20, N: 2 ** 20, R: 2 ** 20, C: 2 ** 20, ...heads };
+    expectThrows(() => wrapper.plan({ ...blocks, mask: [true] }), argument, 'mask has 1 entries', String(2 ** 40));
+    const packedMask = new Uint8Array(1);
+    expectThrows(() => wrapper.plan({ ...blocks, packedMask }), argument, 'packedMask has 1 bytes', String(2 ** 37));
   });
 
   it.skipIf(onCuda)('an lse in the memory of q, out or sinks', () => {

@@ -71,7 +71,13 @@ describe('host memory', () => {
   });
 
   it('says how much was asked for when it runs out', () => {
-    expectThrows(() => empty(2 ** 48, { device: 'cpu' }), 'ERR_FLASHINFER_OUT_OF_MEMORY', 'empty', String(2 ** 50));
+    expectThrows(
+      () => empty(2 ** 48, { device: 'cpu' }),
+      'ERR_FLASHINFER_OUT_OF_MEMORY',
+      'empty: no memory',
+      `${2 ** 50}`,
+      'dispose',
+    );
   });
 
   it('serves as workspace', () => {

@@ -98,6 +98,12 @@ describe('tensor', () => {
     expectThrows(() => tensor(new Uint16Array(2)), 'ERR_FLASHINFER_INVALID_DTYPE', 'Uint16Array', 'fromBits');
     const nested = [[1], [2]] as unknown as number[];
     expectThrows(() => tensor(nested, { device }), 'ERR_FLASHINFER_INVALID_ARGUMENT', 'data[0] is [1]', 'flat');
+    const { port1, port2 } = new MessageChannel();
+    const sent = new Int32Array(3);
+    port1.postMessage(sent, [sent.buffer]);
+    port1.close();
+    port2.close();
+    expectThrows(() => tensor(sent), 'ERR_FLASHINFER_INVALID_ARGUMENT', 'data is a detached Int32Array', 'transfer');
     expectThrows(() => tensor('12' as never), 'ERR_FLASHINFER_INVALID_ARGUMENT', "data is '12'");
     expectThrows(
       () => tensor([1], { dtype: 'float64' as never }),
