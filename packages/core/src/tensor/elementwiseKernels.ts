@@ -122,8 +122,8 @@ export function elementwiseSpecs(): KernelSpec[] {
 }
 
 /**
- * What programs around a model launch: conversions among its types, random numbers to try it with, and the exchange of
- * tokens and heads, where each key head has blocks of its own.
+ * What programs around a model launch: conversions among its types, random numbers to try it with, the exchange of
+ * tokens and heads, where each key head has blocks of its own, and the column that checkNan reads.
  */
 export function elementwiseModelSpecs({ dtypes: modelDtypes }: AotRequest): KernelSpec[] {
   const types: DType[] = [...modelDtypes, 'float32'];
@@ -139,6 +139,7 @@ export function elementwiseModelSpecs({ dtypes: modelDtypes }: AotRequest): Kern
     ...types.flatMap((dtype) => [randomSpec('uniform', dtype, 4), randomSpec('normal', dtype, 4)]),
     ...types.map(arangeSpec),
     copySpec('rows', 16, 4, false),
+    copySpec('rows', 4, 1, false),
     copySpec('rows', 4, 3, false),
     copySpec('transposed', 4, 3, false),
   ];

@@ -172,6 +172,7 @@ function callSampling(vocab: number, dtype: ModelDType, batch: number): void {
       ...topK(logits, 50, { sorted: true }),
       logits.to('float32'),
     );
+    callCheckNan(logits);
     const pipe = new LogitsPipe([new Temperature(), new TopK(), new Softmax(), new TopP(), new Sample()]);
     own(pipe.run(logits, { temperature: 0.7, topK: 40, topP: 0.9 }));
     release();
@@ -192,4 +193,13 @@ function callSampling(vocab: number, dtype: ModelDType, batch: number): void {
     ),
   );
   release();
+}
+
+/** What stands in memory that no kernel wrote may be NaN. */
+function callCheckNan(logits: Tensor): void {
+  try {
+    own(samplingFromLogits(logits, { checkNan: true }));
+  } catch (error) {
+    if (!String(error).includes('logits is NaN')) throw error;
+  }
 }
