@@ -53,6 +53,7 @@ export class Tensor<D extends DType = DType> {
     strides: readonly number[],
     byteOffset: number,
   ) {
+    if (!(storage instanceof Storage)) throw constructed();
     this.shape = shape;
     this.strides = strides;
     this.dtype = dtype;
@@ -367,6 +368,15 @@ export class Tensor<D extends DType = DType> {
         'one -1; check the extents',
     );
   }
+}
+
+/** The constructor is private to TypeScript only. */
+function constructed(): InvalidArgumentError {
+  return new InvalidArgumentError(
+    'ERR_FLASHINFER_INVALID_ARGUMENT',
+    'Tensor: called as a constructor; expected one of the functions that make tensors; use tensor(values, { shape, dtype }), ' +
+      'fromBits() or empty()',
+  );
 }
 
 /** A position that may count from the end; anything but a number as it is, for the checks that follow. */

@@ -4,7 +4,7 @@ import { inspect } from 'node:util';
 import { describe, expect, it } from 'vitest';
 import { arange, empty, tensor, zeros } from '../../src/tensor/create.ts';
 import type { DType } from '../../src/tensor/dtype.ts';
-import type { Tensor } from '../../src/tensor/tensor.ts';
+import { Tensor } from '../../src/tensor/tensor.ts';
 import { testDevice as device, onCuda } from '../device.ts';
 import { normalArray } from '../reference/random.ts';
 import { expectRejects, expectThrows } from '../thrownBy.ts';
@@ -122,6 +122,13 @@ describe('contiguous', () => {
     expect([copy.strides, copy.dataPtr === base.dataPtr]).toEqual([[2, 1], false]);
     expect(await copy.toArray()).toEqual(new Int32Array([0, 3, 1, 4, 2, 5]));
   });
+});
+
+it('is made by functions, not by its constructor', () => {
+  const construct = Tensor as unknown as new (...args: unknown[]) => Tensor;
+  for (const args of [[], [[1, 2, 3]], [{}, 'float32']]) {
+    expectThrows(() => new construct(...args), 'ERR_FLASHINFER_INVALID_ARGUMENT', 'tensor(values');
+  }
 });
 
 describe('to', () => {
