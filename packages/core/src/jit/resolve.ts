@@ -104,11 +104,22 @@ function findCompiled(
   return undefined;
 }
 
+/** Why a repository that was named is not among the places. */
+function unasked(config: JitConfig, target: Target): string {
+  const { repositories, noDownload } = config;
+  if (repositories.length === 0 || canDownload(config, target)) return '';
+  const reason = noDownload
+    ? 'FLASHINFER_NO_DOWNLOAD is set'
+    : `this build of the core carries no checksums for ${target}`;
+  return ` (FLASHINFER_CUBINS_REPOSITORY is not asked: ${reason})`;
+}
+
 function jitDisabled({ config, cache, sources }: JitEnvironment, { uri }: ModuleKey, target: Target) {
-  const places = [cache.root, ...sources.map((source) => source.name)].join(', ');
+  const places = [cache.root, ...new Set(sources.map((source) => source.name))].join(', ');
   return new BinaryNotFoundError(
     'ERR_FLASHINFER_BINARY_NOT_FOUND',
-    `getKernel: module ${uri} for ${target} is not in ${places}, and FLASHINFER_DISABLE_JIT forbids compiling; expected ` +
+    `getKernel: module ${uri} for ${target} is not in ${places}${unasked(config, target)}, and ` +
+      'FLASHINFER_DISABLE_JIT forbids compiling; expected ' +
       `it compiled beforehand; unset FLASHINFER_DISABLE_JIT, run warmup() once with the same FLASHINFER_WORKSPACE_BASE, ` +
       `install @flashinfer/jit-cache or @flashinfer/cubin ${config.libraryVersion}, or set FLASHINFER_CUBIN_DIR or ` +
       'FLASHINFER_CUBINS_REPOSITORY',

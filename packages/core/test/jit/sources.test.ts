@@ -16,6 +16,7 @@ import {
   kernelSources,
 } from '../../src/jit/sources.ts';
 import { packageVersion } from '../../src/packageRoot.ts';
+import { expectThrows } from '../thrownBy.ts';
 import { captureLog, scaleSpec, temporaryFolder, testJit } from './fixture.ts';
 import { stubCompiler } from './stubCompiler.ts';
 
@@ -239,6 +240,22 @@ describe('without a compiler', () => {
           /module scale_by_5_[0-9a-f]{16} for sm_90a is not in .*cubin.*FLASHINFER_DISABLE_JIT.*warmup.*@flashinfer\/jit-cache.*FLASHINFER_CUBIN_DIR/,
         ),
       }),
+    );
+  });
+
+  it.each([
+    [true, 'FLASHINFER_NO_DOWNLOAD is set'],
+    [false, 'carries no checksums for sm_90a'],
+  ])('and why a repository is not asked (forbidden: %s)', (noDownload, reason) => {
+    const jit = testJit(undefined);
+    const config = { ...jit.config, disableJit: true, noDownload, repositories: ['http://127.0.0.1:1/'] };
+    const folder = cubinFolder('/nonexistent', config);
+    const disabled = { ...jit, config, sources: [folder, folder] };
+    expectThrows(
+      () => runSync(resolveModule(disabled, spec, 'sm_90a', { blocking: true })),
+      'ERR_FLASHINFER_BINARY_NOT_FOUND',
+      `, cubin (FLASHINFER_CUBINS_REPOSITORY is not asked: `,
+      reason,
     );
   });
 });
