@@ -29,5 +29,5 @@ export function collectEnvCommand(): Command {
 function nvidiaSmi(): string[] | null {
   const query = ['--query-gpu=name,driver_version,memory.total', '--format=csv,noheader'];
   const { status, stdout } = spawnSync('nvidia-smi', query, { encoding: 'utf8', timeout: 10_000, windowsHide: true });
-  return status === 0 ? stdout.trim().split('\n') : null;
+  return status === 0 ? stdout.trim().split(/\r?\n/) : null;
 }

@@ -108,8 +108,8 @@ async function downloadTarget(
     clearProgress();
     if (!signal.aborted) throw error;
     throw new AbortedError(
-      `download-cubin: interrupted after ${done} of ${formatCount(missing.length, 'kernel')} for ${target}; expected to ` +
-        'end by itself; run it again for the rest: what was downloaded stays',
+      `download-cubin: interrupted after ${done} of ${formatCount(missing.length, 'kernel')} for ${target}; what was ` +
+        'downloaded stays; run it again for the rest',
       { cause: error },
     );
   }

@@ -21,20 +21,21 @@ export function moduleStatusCommand(): Command {
     .option('--detailed', 'one line a module')
     .addOption(jsonOption('[{ target, uri, origin }], origin cache, jit-cache, cubin or null'))
     .action(({ arch, filter, detailed, json }: Options) => {
-      const rows = moduleStatus(chosenTargets('module-status', arch)).filter(
-        ({ origin }) => filter === 'all' || (filter === 'compiled') === (origin !== null),
-      );
-      if (json) printJson(rows);
-      else {
-        if (detailed) {
-          printTable(
-            rows.map(({ target, uri, origin }) => [target, uri, status(origin !== null, origin ?? '', 'not compiled')]),
-          );
-        }
-        const compiled = rows.filter(({ origin }) => origin !== null).length;
-        console.log(
-          `${formatCount(rows.length, 'module')}: ${compiled} compiled, ${rows.length - compiled} not compiled`,
+      const modules = moduleStatus(chosenTargets('module-status', arch));
+      const rows = modules.filter(({ origin }) => filter === 'all' || (filter === 'compiled') === (origin !== null));
+      if (json) {
+        printJson(rows);
+        return;
+      }
+      if (detailed) {
+        printTable(
+          rows.map(({ target, uri, origin }) => [target, uri, status(origin !== null, origin ?? '', 'not compiled')]),
         );
       }
+      // Of all, also where only some are shown.
+      const compiled = modules.filter(({ origin }) => origin !== null).length;
+      console.log(
+        `${formatCount(modules.length, 'module')}: ${compiled} compiled, ${modules.length - compiled} not compiled`,
+      );
     });
 }

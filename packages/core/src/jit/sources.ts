@@ -90,13 +90,16 @@ function releasesIn(folder: string): string[] {
   return listFolder(folder).sort((a, b) => b.localeCompare(a, 'en', { numeric: true }));
 }
 
-/** A damaged file of a package is passed over with a log line: the kernel may come from elsewhere. */
+const noticed = new Set<string>();
+
+/** A damaged file of a package is passed over with a log line, one for all kernels: they may come from elsewhere. */
 function findTolerant(folder: string, uri: string, target: Target): FoundKernel | undefined {
   try {
     return findPrebuilt(folder, uri, target);
   } catch (error) {
     if (!(error instanceof FlashInferError)) throw error;
-    notice(`${error.message}; ignoring it`);
+    if (!noticed.has(error.message)) notice(`${error.message}; ignoring it`);
+    noticed.add(error.message);
     return undefined;
   }
 }

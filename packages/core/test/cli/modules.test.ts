@@ -98,6 +98,19 @@ describe('list-modules', () => {
   });
 });
 
+describe('module-status', () => {
+  it('shows what the filter lets through, and counts all', async () => {
+    const { length } = aotKernels({ arch: '8.0' });
+    const counts = `${length} modules: 0 compiled, ${length} not compiled`;
+    const status = (...args: string[]) => run('module-status', '--arch', '8.0', '--detailed', ...args);
+    expect(await status('--filter', 'compiled')).toBe(counts);
+    expect(JSON.parse(await status('--filter', 'compiled', '--json'))).toEqual([]);
+    const lines = (await status('--filter', 'not-compiled')).split('\n');
+    expect([lines.length, lines.at(-1)]).toEqual([length + 1, counts]);
+    expect(lines[0]).toMatch(/^ {2}sm_80 +\w+ +not compiled$/);
+  });
+});
+
 describe('clear-cache', () => {
   it('deletes the modules of this version and nothing else', async () => {
     addDamagedModule('sm_90a', 'fill_f32_0123456789abcdef', 2048);

@@ -165,11 +165,13 @@ describe('prebuilt kernels', () => {
     const folder = temporaryFolder();
     cpSync(copy, join(folder, 'cu130'), { recursive: true });
     const log = await captureLog(() => {
-      const { module, compilations } = resolve((config) => [jitCacheFolder(folder, config)]);
-      expect([module.origin, compilations]).toEqual(['compiled', 1]);
+      for (let i = 0; i < 2; i++) {
+        const { module, compilations } = resolve((config) => [jitCacheFolder(folder, config)]);
+        expect([module.origin, compilations]).toEqual(['compiled', 1]);
+      }
     });
     expect(log).toContain(folder);
-    expect(log).toMatch(/ignoring it/);
+    expect(log.match(/ignoring it/g)).toHaveLength(1);
   });
 });
 

@@ -51,9 +51,19 @@ export async function fetchVerified(
     }
   }
   throw new DownloadError(
-    `download: ${failures.join('; ') || 'no repository is set'}; expected ${expected.bytes} bytes with sha256 ` +
+    `download: ${describeFailures(failures) || 'no repository is set'}; expected ${expected.bytes} bytes with sha256 ` +
       `${expected.sha256}; check FLASHINFER_CUBINS_REPOSITORY and the network, or install @flashinfer/cubin`,
   );
+}
+
+/** Attempts mostly fail for the same reason: each is named once. */
+function describeFailures(failures: readonly string[]): string {
+  return [...new Set(failures)]
+    .map((failure) => {
+      const times = failures.filter((each) => each === failure).length;
+      return times === 1 ? failure : `${failure} (${times} times)`;
+    })
+    .join('; ');
 }
 
 async function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
