@@ -37,8 +37,8 @@ function loadError(root: string, version: string): BinaryNotFoundError {
   throw new Error('expected loadAddon to throw');
 }
 
-/** Runs `body` in a worker with the addon as `addon`; resolves to what it posts. */
-function inWorker(body: string): { worker: Worker; message: Promise<unknown> } {
+/** Runs `body` in a worker with the addon as `addon`; `message` is what it posts. */
+function inWorker(body: string): { worker: Worker; message: Promise<unknown>; exit: Promise<unknown> } {
   const source = `
     const { parentPort } = require('node:worker_threads');
     const addon = require(${JSON.stringify(builtAddon())});
@@ -48,7 +48,9 @@ function inWorker(body: string): { worker: Worker; message: Promise<unknown> } {
     worker.once('message', resolve);
     worker.once('error', reject);
   });
-  return { worker, message };
+  // Both may come at once: a listener that waits for the message before it waits for the end can miss the end.
+  const exit = new Promise((resolve) => worker.once('exit', resolve));
+  return { worker, message, exit };
 }
 
 function builtAddon(): string {
@@ -190,14 +192,14 @@ describe('worker threads', () => {
     const bytes = 32 << 20;
     const rss = process.memoryUsage().rss;
     for (let round = 0; round < 24; round++) {
-      const { worker, message } = inWorker(`
+      const { worker, message, exit } = inWorker(`
         const block = addon.host.alloc(${bytes});
         addon.host.fill(block, 1, ${bytes});
         parentPort.postMessage('ready');
         ${round % 2 ? 'for (;;) addon.host.fill(block, 2, 4096);' : ''}`);
       expect(await message).toBe('ready');
       if (round % 2) await worker.terminate();
-      else await new Promise((resolve) => worker.once('exit', resolve));
+      else await exit;
     }
     expect(process.memoryUsage().rss - rss).toBeLessThan(8 * bytes);
   });
