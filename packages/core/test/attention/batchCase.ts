@@ -34,6 +34,8 @@ export interface BatchCase {
   readonly plan?: { fixedSplitSize?: number; disableSplitKv?: boolean };
 }
 
+export const total = (lengths: readonly number[]): number => lengths.reduce((a, b) => a + b, 0);
+
 export const indptr = (lengths: readonly number[]): Int32Array => {
   const result = new Int32Array(lengths.length + 1);
   lengths.forEach((length, i) => {
@@ -91,8 +93,8 @@ export const kept = <T extends { dispose(): void }>(x: T): T => {
 const valueDim = (c: BatchCase): number => c.headDimVo ?? c.headDim;
 
 export function makeInputs(c: BatchCase) {
-  const rows = c.qoLens.reduce((a, b) => a + b, 0);
-  const keys = c.kvLens.reduce((a, b) => a + b, 0);
+  const rows = total(c.qoLens);
+  const keys = total(c.kvLens);
   const kvDtype = c.kvDtype ?? c.dtype;
   const q = deviceTensor(normalArray(rows * c.numQoHeads * c.headDim, 0), [rows, c.numQoHeads, c.headDim], c.dtype);
   const values = [c.headDim, valueDim(c)].map((dim, i) => normalArray(keys * c.numKvHeads * dim, i + 1));
@@ -130,7 +132,7 @@ export function maskOptions(c: BatchCase, masks: readonly Uint8Array[] | undefin
   }
 }
 
-const outShape = (c: BatchCase): number[] => [c.qoLens.reduce((a, b) => a + b, 0), c.numQoHeads, valueDim(c)];
+const outShape = (c: BatchCase): number[] => [total(c.qoLens), c.numQoHeads, valueDim(c)];
 
 export function planOptions(c: BatchCase) {
   const { numQoHeads, numKvHeads, headDim, dtype } = c;

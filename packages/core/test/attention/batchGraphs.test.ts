@@ -9,7 +9,7 @@ import { onCuda, testDevice } from '../device.ts';
 import { testSeed, uniformSource } from '../reference/random.ts';
 import { expectThrows } from '../thrownBy.ts';
 import { hostValues, poisoned } from './attentionCase.ts';
-import { type BatchCase, expectBatch, indptr, kept, makeInputs, pagedInputs, planOptions } from './batchCase.ts';
+import { type BatchCase, expectBatch, indptr, kept, makeInputs, pagedInputs, planOptions, total } from './batchCase.ts';
 
 const hopper = onCuda && smArch(0) === 90;
 const [maxBatchSize, maxNumTokens, maxKvLen] = [6, 240, 700];
@@ -21,7 +21,6 @@ interface GraphCase extends Omit<BatchCase, 'qoLens' | 'kvLens'> {
   readonly decode?: { readonly useTensorCores: boolean };
 }
 
-const sum = (lengths: readonly number[]): number => lengths.reduce((a, b) => a + b, 0);
 const zeros = (shape: readonly number[], dtype: DType): flashinfer.Tensor =>
   kept(flashinfer.zeros(shape, { dtype, device: testDevice }));
 
@@ -70,9 +69,9 @@ function plannedRagged({ template, ...base }: GraphCase): Planned {
     fill: (c) => {
       const inputs = makeInputs(c);
       wrapper.plan({ ...planOptions(c), qoIndptr: indptr(c.qoLens), kvIndptr: indptr(c.kvLens) });
-      firstRows(q, sum(c.qoLens)).copy_(inputs.q);
-      firstRows(k, sum(c.kvLens)).copy_(inputs.k);
-      firstRows(v, sum(c.kvLens)).copy_(inputs.v);
+      firstRows(q, total(c.qoLens)).copy_(inputs.q);
+      firstRows(k, total(c.kvLens)).copy_(inputs.k);
+      firstRows(v, total(c.kvLens)).copy_(inputs.v);
       return inputs;
     },
     run: (numTokens, numKeys, out, lse) => {
@@ -102,7 +101,7 @@ function plannedPaged({ template, decode, ...base }: GraphCase): Planned {
       const plan = { ...planOptions(c), ...tables, pageSize };
       if (wrapper instanceof flashinfer.BatchDecodeWithPagedKVCacheWrapper) wrapper.plan(plan);
       else wrapper.plan({ ...plan, qoIndptr: indptr(c.qoLens) });
-      firstRows(q, sum(c.qoLens)).copy_(inputs.q);
+      firstRows(q, total(c.qoLens)).copy_(inputs.q);
       firstRows(cache, numPages).copy_(filled as flashinfer.Tensor);
       return inputs;
     },
@@ -129,12 +128,12 @@ function expectReplays(graphCase: GraphCase, { q, fill, run }: Planned): void {
   for (let round = 0; round < 8; ++round) {
     const c: BatchCase = { ...base, ...drawLengths(uniform, round === 0, decode) };
     const inputs = fill(c);
-    const numTokens = sum(c.qoLens);
+    const numTokens = total(c.qoLens);
     out.copy_(poisoned(out.shape, base.dtype));
     lse.copy_(poisoned(lse.shape, 'float32'));
     // Twice: a replay leaves the counters of its kernels as it found them.
     for (let n = 0; n < 2; ++n) {
-      if (graph === undefined) run(numTokens, sum(c.kvLens), out, lse);
+      if (graph === undefined) run(numTokens, total(c.kvLens), out, lse);
       else graph.launch();
     }
     const values = hostValues(out);
@@ -177,7 +176,7 @@ const wrappers = (() => {
   const attention = { numQoHeads: 4, numKvHeads: 2, headDimQk: 64 } as const;
   const pagesOf = (counts: readonly number[]) => ({
     pagedKvIndptr: indptr(counts),
-    pagedKvIndices: Array.from({ length: sum(counts) }, (_, i) => i),
+    pagedKvIndices: Array.from({ length: total(counts) }, (_, i) => i),
     pagedKvLastPageLen: counts.map(() => 3),
     pageSize: 4,
   });
@@ -206,7 +205,7 @@ const wrappers = (() => {
         plan: ({ qoLens, counts }: Lengths) =>
           wrapper.plan({ ...attention, ...pagesOf(counts), qoIndptr: indptr(qoLens) }),
         runOf: ({ qoLens }: Lengths) => {
-          const [q, cache] = [queries(sum(qoLens)), cacheOf()];
+          const [q, cache] = [queries(total(qoLens)), cacheOf()];
           return () => wrapper.run(q, cache);
         },
       };
@@ -218,7 +217,7 @@ const wrappers = (() => {
         plan: ({ qoLens, counts }: Lengths) =>
           wrapper.plan({ ...attention, qoIndptr: indptr(qoLens), kvIndptr: indptr(counts) }),
         runOf: ({ qoLens, counts }: Lengths) => {
-          const [q, kv] = [queries(sum(qoLens)), random([sum(counts), 2, 64])];
+          const [q, kv] = [queries(total(qoLens)), random([total(counts), 2, 64])];
           return () => wrapper.run(q, kv, kv);
         },
       };

@@ -14,6 +14,7 @@ import { attentionTolerance, expectClose, expectLseClose } from '../reference/co
 import { normalArray, testSeed } from '../reference/random.ts';
 import { type VariantReference, variantReference } from '../reference/variantAttention.ts';
 import { deviceTensor, heldValues, hostValues, poisoned, prefillOperator } from './attentionCase.ts';
+import { indptr, total } from './batchCase.ts';
 import { documentedVariant } from './variantExamples.ts';
 
 /** GPU tests fail without a compiler; those of the cpu need one that not every machine has. */
@@ -241,15 +242,6 @@ struct Everything : AttentionVariantBase {
     },
   },
 ];
-
-export const indptr = (lengths: readonly number[]): Int32Array => {
-  const result = new Int32Array(lengths.length + 1);
-  lengths.forEach((length, i) => {
-    result[i + 1] = result[i]! + length;
-  });
-  return result;
-};
-const total = (lengths: readonly number[]): number => lengths.reduce((a, b) => a + b, 0);
 
 const valueDim = (c: VariantCase): number => c.headDimVo ?? c.headDim;
 

@@ -10,13 +10,13 @@ import { attentionTolerance, expectClose, expectLseClose } from '../reference/co
 import { normalArray, testSeed, uniformSource } from '../reference/random.ts';
 import { variantReference } from '../reference/variantAttention.ts';
 import { deviceTensor, heldValues, hostValues, poisoned } from './attentionCase.ts';
+import { indptr } from './batchCase.ts';
 import {
   checkPaged,
   checkRagged,
   checkSingle,
   compiles,
   examples,
-  indptr,
   makeInputs,
   onDevice,
   type VariantCase,
