@@ -142,31 +142,36 @@ FLASHINFER_HOST_DEVICE float bits_as_float(uint32_t bits) {
 namespace detail {
 
 /**
- * Bits of a float with `kExp` exponent and `kMan` mantissa bits and the IEEE bias. Branch-free, so that loops over it
- * vectorise. Without infinities (float8_e4m3fn) the all-ones pattern is the only NaN, the top exponent is a number, and
- * overflow saturates.
+ * What rounding a float to `kExp` exponent and `kMan` mantissa bits with the IEEE bias takes; magnitudes are float bits.
+ * Without infinities (float8_e4m3fn) the all-ones pattern is the only NaN, the top exponent is a number, and overflow
+ * saturates.
  */
 template <int kExp, int kMan, bool kHasInf>
-FLASHINFER_HOST_DEVICE uint32_t encode(float f) {
-  constexpr int kShift = 23 - kMan;
-  constexpr uint32_t kBiasDiff = 127u - ((1u << (kExp - 1)) - 1);
-  constexpr uint32_t kMinNormal = (kBiasDiff + 1) << 23;
-  constexpr uint32_t kInf = ((1u << kExp) - 1) << kMan;
-  constexpr uint32_t kNan = kHasInf ? kInf | (1u << (kMan - 1)) : (1u << (kExp + kMan)) - 1;
-  constexpr uint32_t kLargest = kHasInf ? kInf : kNan - 1;
-  // Adding this constant leaves a subnormal's mantissa, rounded to nearest even, in the sum's low bits.
-  constexpr uint32_t kMagic = (kBiasDiff + kShift + 1) << 23;
+struct Rounding {
+  static constexpr int kShift = 23 - kMan;
+  /** What the exponents differ by, and half a unit of the last place less one, to be added before the shift. */
+  static constexpr uint32_t kBiasDiff = (127u - ((1u << (kExp - 1)) - 1)) << 23, kHalfBelow = (1u << (kShift - 1)) - 1;
+  static constexpr uint32_t kMinNormal = kBiasDiff + (1u << 23);
+  /** Adding this constant leaves a subnormal's mantissa, rounded to nearest even, in the sum's low bits. */
+  static constexpr uint32_t kMagic = kBiasDiff + ((kShift + 1u) << 23);
+  static constexpr uint32_t kInf = ((1u << kExp) - 1) << kMan;
+  static constexpr uint32_t kNan = kHasInf ? kInf | (1u << (kMan - 1)) : (1u << (kExp + kMan)) - 1;
+  /** What rounds past the last number comes out greater, however far past it was. */
+  static constexpr uint32_t kLargest = kHasInf ? kInf : kNan - 1;
+};
 
+/** Bits of a float so rounded. Branch-free, so that loops over it vectorise. */
+template <int kExp, int kMan, bool kHasInf>
+FLASHINFER_HOST_DEVICE uint32_t encode(float f) {
+  using R = Rounding<kExp, kMan, kHasInf>;
   const uint32_t bits = float_as_bits(f);
   const uint32_t sign = (bits >> 31) << (kExp + kMan);
   const uint32_t magnitude = bits & 0x7fffffffu;
-  const uint32_t half_below = (1u << (kShift - 1)) - 1;
-  const uint32_t normal = (magnitude - (kBiasDiff << 23) + half_below + ((magnitude >> kShift) & 1)) >> kShift;
-  const uint32_t subnormal = float_as_bits(bits_as_float(magnitude) + bits_as_float(kMagic)) - kMagic;
-  uint32_t result = magnitude < kMinNormal ? subnormal : normal;
-  // What rounds past the last number comes out greater, however far past it was.
-  result = result < kLargest ? result : kLargest;
-  result = magnitude > 0x7f800000u ? kNan : result;
+  const uint32_t normal = (magnitude - R::kBiasDiff + R::kHalfBelow + ((magnitude >> R::kShift) & 1)) >> R::kShift;
+  const uint32_t subnormal = float_as_bits(bits_as_float(magnitude) + bits_as_float(R::kMagic)) - R::kMagic;
+  uint32_t result = magnitude < R::kMinNormal ? subnormal : normal;
+  result = result < R::kLargest ? result : R::kLargest;
+  result = magnitude > 0x7f800000u ? R::kNan : result;
   return sign | result;
 }
 

@@ -26,18 +26,13 @@
 
 namespace flashinfer::cpu::FLASHINFER_ISA {
 
-/** What rounding to an fp8 type takes; flashinfer::detail::encode has the arithmetic, which vectors do as it is there. */
+/** Vectors round to an fp8 type as flashinfer::detail::encode does. */
 template <class T>
-struct Fp8Format {
-  static constexpr bool kHasInf = DTypeOf<T>::value == DType::kFloat8E5M2;
-  static constexpr int kMan = kHasInf ? 2 : 3, kShift = 23 - kMan;
-  /** Exponent bits of 2^-bias in a float, to be taken off; the least magnitude that is normal; half an ulp, less one. */
-  static constexpr int kBias = (127 - (kHasInf ? 15 : 7)) << 23, kMinNormal = kBias + (1 << 23);
-  static constexpr int kHalfBelow = (1 << (kShift - 1)) - 1;
-  /** Added to a subnormal, it leaves the rounded mantissa in the low bits of the sum. */
-  static constexpr int kMagic = kBias + ((kShift + 1) << 23);
-  static constexpr int kNan = kHasInf ? 0x7e : 0x7f, kLargest = kHasInf ? 0x7c : 0x7e;
-};
+struct Fp8Rounding;
+template <>
+struct Fp8Rounding<fp8_e4m3_t> : flashinfer::detail::Rounding<4, 3, false> {};
+template <>
+struct Fp8Rounding<fp8_e5m2_t> : flashinfer::detail::Rounding<5, 2, true> {};
 
 }  // namespace flashinfer::cpu::FLASHINFER_ISA
 

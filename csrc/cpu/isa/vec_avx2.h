@@ -84,11 +84,11 @@ FLASHINFER_INLINE __m128i ToBf16(Vec x) {
 /** In the lower half. */
 template <class T>
 FLASHINFER_INLINE __m128i ToFp8(Vec x) {
-  using F = Fp8Format<T>;
+  using F = Fp8Rounding<T>;
   const __m256i bits = _mm256_castps_si256(x), magnitude = _mm256_and_si256(bits, _mm256_set1_epi32(0x7fffffff));
   const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(magnitude, F::kShift), _mm256_set1_epi32(1));
   const __m256i carried =
-      _mm256_add_epi32(_mm256_add_epi32(magnitude, odd), _mm256_set1_epi32(F::kHalfBelow - F::kBias));
+      _mm256_add_epi32(_mm256_add_epi32(magnitude, odd), _mm256_set1_epi32(F::kHalfBelow - F::kBiasDiff));
   const __m256i magic = _mm256_set1_epi32(F::kMagic);
   const __m256 sum = _mm256_add_ps(_mm256_castsi256_ps(magnitude), _mm256_castsi256_ps(magic));
   const __m256i subnormal = _mm256_cmpgt_epi32(_mm256_set1_epi32(F::kMinNormal), magnitude);

@@ -90,11 +90,11 @@ FLASHINFER_INLINE __m256i ToBf16(Vec x) {
 FLASHINFER_INLINE __m256i ToHalf(Vec x) { return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 template <class T>
 FLASHINFER_INLINE __m128i ToFp8(Vec x) {
-  using F = Fp8Format<T>;
+  using F = Fp8Rounding<T>;
   const __m512i bits = _mm512_castps_si512(x), magnitude = _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff));
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(magnitude, F::kShift), _mm512_set1_epi32(1));
   const __m512i carried =
-      _mm512_add_epi32(_mm512_add_epi32(magnitude, odd), _mm512_set1_epi32(F::kHalfBelow - F::kBias));
+      _mm512_add_epi32(_mm512_add_epi32(magnitude, odd), _mm512_set1_epi32(F::kHalfBelow - F::kBiasDiff));
   const __m512i magic = _mm512_set1_epi32(F::kMagic);
   const __m512 sum = _mm512_add_ps(_mm512_castsi512_ps(magnitude), _mm512_castsi512_ps(magic));
   const __mmask16 subnormal = _mm512_cmplt_epi32_mask(magnitude, _mm512_set1_epi32(F::kMinNormal));

@@ -56,10 +56,10 @@ FLASHINFER_INLINE uint16x4_t Widen4(const void* p) {
 FLASHINFER_INLINE Vec FromHalf(uint16x4_t bits) { return vcvt_f32_f16(vreinterpret_f16_u16(bits)); }
 template <class T>
 FLASHINFER_INLINE void StoreFp8(T* p, Vec x) {
-  using F = Fp8Format<T>;
+  using F = Fp8Rounding<T>;
   const int32x4_t magnitude = vreinterpretq_s32_f32(vabsq_f32(x)), magic = vdupq_n_s32(F::kMagic);
   const int32x4_t odd = vandq_s32(vshrq_n_s32(magnitude, F::kShift), vdupq_n_s32(1));
-  const int32x4_t carried = vaddq_s32(vaddq_s32(magnitude, odd), vdupq_n_s32(F::kHalfBelow - F::kBias));
+  const int32x4_t carried = vaddq_s32(vaddq_s32(magnitude, odd), vdupq_n_s32(F::kHalfBelow - F::kBiasDiff));
   const float32x4_t sum = vaddq_f32(vreinterpretq_f32_s32(magnitude), vreinterpretq_f32_s32(magic));
   const uint32x4_t subnormal = vcltq_s32(magnitude, vdupq_n_s32(F::kMinNormal));
   int32x4_t result =
