@@ -161,10 +161,12 @@ struct HopperWarpgroup {
   /** p of an item's first tile. */
   __device__ __forceinline__ void soften_first(float scale) {
     if constexpr (Variant::kUsesSoftmax) {
-#pragma unroll
-      for (int i = 0; i < kKeys / 2; ++i) s[i] *= scale;
-      float factor[2];
-      catch_up(factor);
+      hold_against(0, top_of_row(0) * scale);
+      hold_against(1, top_of_row(1) * scale);
+      float weights[kKeys / 2];
+      sum[0] = sum[1] = 0.0f;
+      weigh<0>(weights, scale);
+      pack<0>(weights);
     } else {
       pack<0>(s);
     }
@@ -208,26 +210,15 @@ struct HopperWarpgroup {
   __device__ __forceinline__ void catch_up(float (&factor)[2]) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      float chains[4];
-#pragma unroll
-      for (int j = 0; j < kKeys / 8; ++j) {
-        const float top = max_nan(s[4 * j + 2 * r], s[4 * j + 2 * r + 1]);
-        chains[j & 3] = j < 4 ? top : max_nan(chains[j & 3], top);
-      }
-      float top = max_nan(max_nan(chains[0], chains[1]), max_nan(chains[2], chains[3]));
-      top = max_nan(top, __shfl_xor_sync(0xffffffffu, top, 1));
-      top = max_nan(top, __shfl_xor_sync(0xffffffffu, top, 2));
-      const float before = greatest(r), now = max_nan(before, held[r] + top);
-      const bool none = now == negative_infinity();
-      factor[r] = none ? 1.0f : exp2_approx(before - now);
-      const float step = none ? 0.0f : now - held[r];
+      const float before = greatest(r), was = held[r], now = max_nan(before, was + top_of_row(r));
+      factor[r] = now == negative_infinity() ? 1.0f : exp2_approx(before - now);
+      hold_against(r, now);
+      const float step = held[r] - was;
 #pragma unroll
       for (int j = 0; j < kKeys / 8; ++j) {
 #pragma unroll
         for (int e = 0; e < 2; ++e) s[4 * j + 2 * r + e] -= step;
       }
-      held[r] = none ? 0.0f : now;
-      limit[r] = none ? -1.0f : kLimit;
       sum[r] = 0.0f;
     }
 #pragma unroll
@@ -236,6 +227,26 @@ struct HopperWarpgroup {
       sum[(i >> 1) & 1] += low + high;
       p[i / 2] = pack2<T>(low, high);
     }
+  }
+
+  /** A row that saw no key yet is held against zero, and no weight may stay. */
+  __device__ __forceinline__ void hold_against(int r, float logit) {
+    const bool none = logit == negative_infinity();
+    held[r] = none ? 0.0f : logit;
+    limit[r] = none ? -1.0f : kLimit;
+  }
+
+  /** The greatest s of a row, the same in the four threads that share it. */
+  __device__ __forceinline__ float top_of_row(int r) const {
+    float chains[4];
+#pragma unroll
+    for (int j = 0; j < kKeys / 8; ++j) {
+      const float top = max_nan(s[4 * j + 2 * r], s[4 * j + 2 * r + 1]);
+      chains[j & 3] = j < 4 ? top : max_nan(chains[j & 3], top);
+    }
+    float top = max_nan(max_nan(chains[0], chains[1]), max_nan(chains[2], chains[3]));
+    top = max_nan(top, __shfl_xor_sync(0xffffffffu, top, 1));
+    return max_nan(top, __shfl_xor_sync(0xffffffffu, top, 2));
   }
 
   /** The greatest logit of a row as of when it was last looked for, scaled; -inf where it saw none. */
