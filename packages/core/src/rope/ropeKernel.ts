@@ -37,10 +37,10 @@ const threadsPerSm = 2048;
 
 /**
  * A thread takes four heads, or two where four do not divide them, if that still leaves enough threads: more bytes in
- * flight and fewer angles. Few tokens get a thread a head, so that each is done sooner, and small blocks while there are
- * multiprocessors for them. Tables of frequencies are made once a block and pay in large ones;
- * otherwise blocks of whole tokens and few idle threads are best (H200, 8192 tokens with a cache: 160 threads of two
- * tokens 3650 GB/s by single launches, 256 of three 3470, with one head a thread 3580).
+ * flight and fewer angles. Few tokens get a thread a head, so that each is done sooner. Tables of frequencies are made
+ * once a block and pay in large ones; otherwise small blocks are best while there are multiprocessors for them, then
+ * blocks of whole tokens with few idle threads (H200, 8192 tokens with a cache, by single launches: 160 threads of two
+ * tokens 3605 GB/s, with one head a thread 3474).
  */
 export function chooseRopeTile(
   tokens: number,
@@ -56,7 +56,8 @@ export function chooseRopeTile(
   const items = columns * groups;
   const tokensPerBlock = Math.max(1, Math.floor((angles === 'cache' ? 192 : maxThreads) / items));
   const small = Math.ceil(items / 96);
-  const blocksPerToken = tokensPerBlock === 1 && tokens * small <= numSms ? small : Math.ceil(items / maxThreads);
+  const blocksPerToken =
+    angles === 'cache' && tokensPerBlock === 1 && tokens * small <= numSms ? small : Math.ceil(items / maxThreads);
   const threads = 32 * Math.ceil((tokensPerBlock * items) / blocksPerToken / 32);
   return { vec, heads, columns, groups, tokensPerBlock, blocksPerToken, threads };
 }

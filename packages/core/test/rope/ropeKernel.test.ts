@@ -11,6 +11,7 @@ describe('chooseRopeTile', () => {
     const few = { vec: 8, heads: 1, columns: 8, groups: 40, tokensPerBlock: 1, blocksPerToken: 2, threads: 160 };
     expect(chooseRopeTile(64, 40, 128, 8, 132, cached)).toEqual(few);
     expect(chooseRopeTile(1, 40, 128, 8, 132, cached)).toEqual({ ...few, blocksPerToken: 4, threads: 96 });
+    expect(chooseRopeTile(1, 40, 128, 8, 132, made)).toEqual(few);
     const many = { vec: 8, heads: 4, columns: 8, groups: 10, tokensPerBlock: 2, blocksPerToken: 1, threads: 160 };
     expect(chooseRopeTile(8192, 40, 128, 8, 132, cached)).toEqual(many);
     expect(chooseRopeTile(8192, 40, 128, 8, 132, made)).toEqual({ ...many, tokensPerBlock: 3, threads: 256 });
