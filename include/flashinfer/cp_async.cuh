@@ -25,6 +25,15 @@ __device__ __forceinline__ void cp_async_16(uint32_t dst, const void* src, bool 
 #endif
 }
 
+/** Copies 16 bytes, in three instructions fewer than where it may have to write zeros. */
+__device__ __forceinline__ void cp_async_16(uint32_t dst, const void* src) {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;\n" ::"r"(dst), "l"(src));
+#else
+  cp_async_16(dst, src, true);
+#endif
+}
+
 /** How copied lines age in L2 (PTX ISA 9.7.9.18, createpolicy; sm_80 and up): as any other, or as a policy says. */
 struct NormalEviction {};
 struct EvictionPolicy {

@@ -42,7 +42,8 @@ struct HopperLoader {
     } else if constexpr (C::KV == HopperKv::kPages) {
       load_pages<D>(map, dst, full, tile);
     } else {
-      gather<IS_K, D>(dst, tile);
+      if ((tile + 1) * C::KV_TILE <= kv_len) gather<IS_K, D, true>(dst, tile);
+      else gather<IS_K, D, false>(dst, tile);
       mbarrier_arrive_after_copies(full);
     }
   }
@@ -53,12 +54,18 @@ struct HopperLoader {
 
   /** Starts looking up a tile's pages, long before they are needed: K and V of a tile lie in the same ones. */
   __device__ __forceinline__ void find_pages(int tile) {
+    const int32_t* indices = static_cast<const int32_t*>(batch.kv_indices) + kv_start;
+    if (C::kGathers && batch.page_size == 1 && (tile + 1) * C::KV_TILE <= kv_len) {
+#pragma unroll
+      for (int i = 0; i < kFound; ++i) found[i] = __ldg(indices + tile * C::KV_TILE + (thread >> 3) + i * 16);
+      return;
+    }
 #pragma unroll
     for (int i = 0; i < kFound; ++i) {
       const int offset = C::kGathers ? (thread >> 3) + i * 16 : box() * min(batch.page_size, C::KV_TILE);
       int slot;
       const int entry = PagedKv::page_of(batch, min(tile * C::KV_TILE + offset, kv_len - 1), slot);
-      found[i] = __ldg(static_cast<const int32_t*>(batch.kv_indices) + kv_start + entry);
+      found[i] = __ldg(indices + entry);
     }
   }
 
@@ -83,25 +90,57 @@ struct HopperLoader {
     }
   }
 
-  /** Eight neighbours copy 128 bytes of a row; rows past the last key become zeros. */
-  template <bool IS_K, int D>
-  __device__ __forceinline__ void gather(uint32_t dst, int tile) {
-    const int chunk = thread & 7, first_row = thread >> 3;
-    const int64_t stride_page = IS_K ? batch.k_stride_page : batch.v_stride_page;
-    const int64_t stride_n = IS_K ? batch.k_stride_n : batch.v_stride_n;
-    const T* base = static_cast<const T*>(IS_K ? batch.k : batch.v) +
-                    head * (IS_K ? batch.k_stride_h : batch.v_stride_h) + chunk * 8;
-    // Rows 16 apart have the same place in the swizzle.
-    const uint32_t at = dst + first_row * 128 + ((chunk ^ (first_row & 7)) << 4);
+  /** What strides of pages and rows are counted in: a power of two, so that 32 bits hold the place of every row. */
+  template <bool IS_K>
+  __device__ __forceinline__ int offset_shift() const {
+    const uint64_t strides = IS_K ? batch.k_stride_page | batch.k_stride_n : batch.v_stride_page | batch.v_stride_n;
+    return __ffsll(static_cast<long long>(strides * sizeof(T))) - 1;
+  }
+
+  /** Pages of more than one row: what was found becomes places, those of V being those of K as a rule. */
+  template <bool IS_K>
+  __device__ __forceinline__ void find_rows(int tile) {
+    const bool same = batch.k_stride_page == batch.v_stride_page && batch.k_stride_n == batch.v_stride_n;
+    if (!IS_K && same) return;
+    if (!IS_K) find_pages(tile);
+    const int shift = offset_shift<IS_K>();
+    const auto units = [&](int64_t stride) { return static_cast<uint32_t>(stride * sizeof(T) >> shift); };
+    const uint32_t page = units(IS_K ? batch.k_stride_page : batch.v_stride_page);
+    const uint32_t row = units(IS_K ? batch.k_stride_n : batch.v_stride_n);
 #pragma unroll
     for (int i = 0; i < kFound; ++i) {
-      const int key = tile * C::KV_TILE + first_row + i * 16;
       int slot;
-      PagedKv::page_of(batch, min(key, kv_len - 1), slot);
-      const T* src = base + found[i] * stride_page + slot * stride_n;
+      PagedKv::page_of(batch, min(tile * C::KV_TILE + (thread >> 3) + i * 16, kv_len - 1), slot);
+      found[i] = static_cast<int>(static_cast<uint32_t>(found[i]) * page + static_cast<uint32_t>(slot) * row);
+    }
+  }
+
+  /**
+   * Eight neighbours copy 128 bytes of a row; rows past the last key become zeros. Few instructions a row: a thread waits
+   * for each of its own. WHOLE: all rows exist; else every copy takes three more.
+   */
+  template <bool IS_K, int D, bool WHOLE>
+  __device__ __forceinline__ void gather(uint32_t dst, int tile) {
+    uint64_t unit = (IS_K ? batch.k_stride_page : batch.v_stride_page) * sizeof(T);
+    if (batch.page_size != 1) {
+      find_rows<IS_K>(tile);
+      unit = 1ull << offset_shift<IS_K>();
+    }
+    const int chunk = thread & 7, first_row = thread >> 3;
+    uint64_t base = reinterpret_cast<uint64_t>(IS_K ? batch.k : batch.v) +
+                    (head * (IS_K ? batch.k_stride_h : batch.v_stride_h) + chunk * 8) * sizeof(T);
+    // Rows 16 apart have the same place in the swizzle.
+    uint32_t at = dst + first_row * 128 + ((chunk ^ (first_row & 7)) << 4);
+    // In registers, or the compiler computes both again for every row.
+    asm volatile("" : "+r"(at), "+l"(base));
+#pragma unroll
+    for (int i = 0; i < kFound; ++i) {
+      const char* src = reinterpret_cast<const char*>(base + static_cast<uint32_t>(found[i]) * unit);
 #pragma unroll
       for (int c = 0; c < D / 64; ++c) {
-        cp_async_16(at + (c * C::KV_TILE + i * 16) * 128, src + c * 64, key < kv_len);
+        const uint32_t to = at + (c * C::KV_TILE + i * 16) * 128;
+        if constexpr (WHOLE) cp_async_16(to, src + c * 128);
+        else cp_async_16(to, src + c * 128, tile * C::KV_TILE + first_row + i * 16 < kv_len);
       }
     }
   }

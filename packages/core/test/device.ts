@@ -10,11 +10,13 @@ const testBackend = process.env.FLASHINFER_TEST_BACKEND;
 
 /** Option `backend` of a prefill case. */
 export function backendOption(c: {
+  readonly backend?: 'fa3';
   readonly dtype: string;
   readonly kvDtype?: string;
   readonly maskDensity?: number;
   readonly options?: { readonly posEncodingMode?: string };
 }): { backend?: 'fa3' } {
+  if (c.backend !== undefined) return { backend: c.backend };
   const served =
     (c.kvDtype ?? c.dtype) === c.dtype &&
     c.maskDensity === undefined &&

@@ -18,6 +18,8 @@ export interface BatchCase {
   /** Default headDim. */
   readonly headDimVo?: number;
   readonly dtype: FloatDType;
+  /** Default: that of the run (device.ts). */
+  readonly backend?: 'fa3';
   readonly kvDtype?: DType;
   readonly pageSize?: number;
   readonly kvLayout?: 'NHD' | 'HND';

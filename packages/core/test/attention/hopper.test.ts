@@ -18,7 +18,7 @@ import { smArch } from '../../src/runtime/device.ts';
 import { onCuda, testDevice } from '../device.ts';
 import { expectThrows } from '../thrownBy.ts';
 import { poisoned, runCase } from './attentionCase.ts';
-import { type BatchCase, expectBatch, indptr, kept, makeInputs, planOptions } from './batchCase.ts';
+import { type BatchCase, expectBatch, indptr, kept, makeInputs, planOptions, runPaged } from './batchCase.ts';
 import { h200, plain } from './kernelOptions.ts';
 
 const hopper = onCuda && smArch(0) === 90;
@@ -179,6 +179,14 @@ describe.skipIf(!hopper)("backend 'fa3'", () => {
     const [out, lse] = wrapper.run(q, kv, kv, { out: poisoned([200, 8, 128], 'float16'), returnLse: true });
     expect(new Set(out.toArraySync() as Float32Array)).toEqual(new Set([0]));
     expect(new Set(lse.toArraySync() as Float32Array)).toEqual(new Set([-Infinity]));
+  });
+
+  // Whole tiles and parts of them; keys and values of other strides where their headDims differ.
+  it.each([1, 3, 8, 16, 24, 48, 256])('pages of %i rows', (pageSize) => {
+    const c = { qoLens: [150, 1, 40, 20], kvLens: [700, 0, 353, 8], ...heads, pageSize, backend: 'fa3' } as const;
+    runPaged({ ...c, headDim: 128, dtype: 'bfloat16', options: { causal: true } }, 'prefill');
+    runPaged({ ...c, headDim: 64, dtype: 'float16', kvLayout: 'HND' }, 'prefill');
+    runPaged({ ...c, headDim: 192, headDimVo: 128, dtype: 'bfloat16', tuple: true }, 'prefill');
   });
 
   it('refuses what it does not do', () => {
