@@ -36,6 +36,8 @@ const localMemoryLimit = new Map([
   ['batch_prefill_fa3_gather_f16_hd128_causal_cap_t128x128_s2', 320],
   ['batch_prefill_fa3_gather_f16_hd192x128_causal_t128x128_s2', 176],
   ['batch_prefill_fa3_rows_f16_hd256_causal_t128x64_s2', 160],
+  ['prefill_fa3_ragged_e4m3_hd128_o_bf16_t128x192', 48],
+  ['prefill_fa3_paged_e4m3_hd256_causal_cap_o_bf16_t128x128', 448],
   // A row's elements take up to 12 of 64 registers; what is spilled is out of the loops over them.
   ['sample_probs_f32_v4', 128],
   ['sample_probs_f32_v4_l2', 48],

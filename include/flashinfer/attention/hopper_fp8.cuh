@@ -1,45 +1,43 @@
 // SPDX-License-Identifier: Apache-2.0
 // Prefill attention for sm_90a with queries, keys and values of float8_e4m3fn: the fa3 template (hopper.cuh) with both
-// products in 8 bits.
-//
-// wgmma reads 8-bit operands K-major only, and the K of the second product are keys: the loading warpgroup transposes every
-// tile of values in shared memory. Transposing moves pairs of bytes (ldmatrix), which leaves a thread the keys 2 * t, + 1 and
-// 2 * t + 8, + 9 of sixteen. Those are the keys whose weights it holds after the first product: in that order of keys the
-// accumulators are the second product's operand as they are. Even and odd dimensions of values part on the way, in blocks of
-// sixteen; so a thread ends with four neighbouring dimensions of its rows.
+// products in 8 bits. Values come transposed, and keys of pages in one piece, from fp8_values.cuh.
 #pragma once
+#include <flashinfer/attention/fp8_values.cuh>
 #include <flashinfer/attention/hopper.cuh>
-#include <flashinfer/mma.cuh>
 
 namespace flashinfer {
 
 /** O is the output's type. */
-template <class O_, int D_, int KV_TILE_, class Variant_, class Visible_, bool BATCH_>
+template <class O_, int D_, int KV_TILE_, class Variant_, class Visible_, bool BATCH_, bool PAGED_>
 struct HopperFp8Config {
   using T = O_;
   using Variant = Variant_;
   using Visible = Visible_;
   static constexpr HopperKv KV = HopperKv::kRows;
-  static constexpr bool BATCH = BATCH_, kGathers = false;
+  static constexpr bool BATCH = BATCH_, PAGED = PAGED_, kGathers = false;
   static constexpr int D_QK = D_, D_VO = D_, KV_TILE = KV_TILE_, STAGES = 2;
   static constexpr int kWarpgroups = 2, kThreads = 384;
-  static constexpr int kLoaderRegisters = 40, kRegisters = 232;
+  /** What is given away must be there to take: a launch of 384 threads has 168 each. */
+  static constexpr int kLoaderRegisters = D_ == 256 ? 24 : 40, kRegisters = D_ == 256 ? 240 : 232;
+  static_assert(kLoaderRegisters + kWarpgroups * kRegisters <= 3 * 168, "setmaxnreg would wait for ever");
+  /** Keys of values that lie side by side: a whole number of them is a tile. */
+  static constexpr int kColumns = KV_TILE % 128 == 0 ? 128 : 64;
 
-  /** Tiles are columns of 128 elements, 128 bytes; transposed ones have a row a dimension and a column for 128 keys. */
-  static constexpr int kQBytes = 64 * D_QK, kKBytes = KV_TILE * D_QK, kVBytes = (KV_TILE + 127) / 128 * 128 * D_VO;
-  static constexpr int kRawBytes = KV_TILE * D_VO;
-  static constexpr int kK = kWarpgroups * kQBytes, kV = kK + STAGES * kKBytes, kRaw = kV + STAGES * kVBytes;
-  static constexpr int kBarriers = kRaw + STAGES * kRawBytes;
-  static constexpr int kItems = kBarriers + (5 * STAGES + 2 * kWarpgroups) * 8;
+  /** Tiles of queries and keys are columns of 128 dimensions, those of values columns of keys. */
+  static constexpr int kQBytes = 64 * D_QK, kKBytes = KV_TILE * D_QK, kVBytes = KV_TILE * D_VO;
+  static constexpr int kK = kWarpgroups * kQBytes, kV = kK + STAGES * kKBytes, kBarriers = kV + STAGES * kVBytes;
+  static constexpr int kItems = kBarriers + (4 * STAGES + 2 * kWarpgroups) * 8;
   static constexpr int kSharedBytes = (kItems + kWarpgroups * 32 + 16 + 1023) / 1024 * 1024 + 1024;
-  static_assert(D_ % 128 == 0 && KV_TILE % 32 == 0, "swizzled columns are 128 bytes wide, products 32 keys deep");
+  static_assert(D_ % 128 == 0 && KV_TILE % 64 == 0, "columns are 128 bytes of a row wide, or 64 or 128 keys");
+  static_assert(KV_TILE <= kFp8Fill, "tiles must not reach into the next request's columns");
 };
 
-/** Stores four 8x8 matrices of 16-bit elements; lane i gives the address of a row (PTX ISA 9.7.14.5.16, stmatrix). */
-__device__ __forceinline__ void stmatrix_x4(uint32_t address, uint32_t r0, uint32_t r1, uint32_t r2, uint32_t r3) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};\n" ::"r"(address), "r"(r0), "r"(r1),
-               "r"(r2), "r"(r3)
-               : "memory");
+/** Descriptor of transposed values: rows are dimensions, COLUMNS bytes apart, swizzled over as many. */
+template <int COLUMNS>
+__device__ __forceinline__ uint64_t fp8_value_descriptor(uint32_t address) {
+  if constexpr (COLUMNS == 128) return wgmma_descriptor(address, 16);
+  constexpr uint64_t kSwizzle64 = 2ull << 62, kRowGroup = static_cast<uint64_t>(8 * 64 >> 4) << 32;
+  return kSwizzle64 | kRowGroup | 1ull << 16 | ((address & 0x3ffff) >> 4);
 }
 
 /** Four floats as e4m3, the first in the lowest byte. */
@@ -54,33 +52,33 @@ __device__ __forceinline__ uint32_t pack4_e4m3(float a, float b, float c, float 
   return packed;
 }
 
-/** The loading warpgroup: its first thread asks for copies, all transpose values. */
+/** The loading warpgroup, of which one thread asks for copies. */
 template <class C, class Params>
 struct HopperFp8Loader {
   const Params& batch;
   const HopperShared<C>& shared;
-  const int thread;
-  int kv_start, head, kv_len;
+  /** First rows of keys and columns of values. */
+  int first_key, first_column, head;
 
-  __device__ __forceinline__ HopperFp8Loader(const Params& params, const HopperShared<C>& places)
-      : batch(params), shared(places), thread(threadIdx.x) {}
-
-  __device__ __forceinline__ uint32_t raw(int stage) const { return shared.base + C::kRaw + stage * C::kRawBytes; }
-  __device__ __forceinline__ uint32_t raw_full(int stage) const {
-    return shared.barrier(4 * C::STAGES + 2 * C::kWarpgroups + stage);
-  }
-
-  /** By one thread. */
-  template <int D>
-  __device__ __forceinline__ void load(const void* map, uint32_t dst, uint32_t full, int tile) {
-    mbarrier_arrive_expect(full, C::KV_TILE * D);
+  __device__ __forceinline__ void load_keys(int stage, int tile) {
+    mbarrier_arrive_expect(shared.k_full(stage), C::kKBytes);
 #pragma unroll
-    for (int c = 0; c < D / 128; ++c) {
-      tma_load_3d(dst + c * C::KV_TILE * 128, map, full, c * 128, kv_start + tile * C::KV_TILE, head);
+    for (int c = 0; c < C::D_QK / 128; ++c) {
+      tma_load_3d(shared.k(stage) + c * C::KV_TILE * 128, &batch.k_map, shared.k_full(stage), c * 128,
+                  first_key + tile * C::KV_TILE, head);
     }
   }
 
-  /** The item and its queries for every warpgroup, by one thread; request -1 says that there is nothing more. */
+  __device__ __forceinline__ void load_values(int stage, int tile) {
+    mbarrier_arrive_expect(shared.v_full(stage), C::kVBytes);
+#pragma unroll
+    for (int c = 0; c < C::KV_TILE / C::kColumns; ++c) {
+      tma_load_3d(shared.v(stage) + c * C::kColumns * C::D_VO, &batch.v_map, shared.v_full(stage),
+                  first_column + tile * C::KV_TILE + c * C::kColumns, 0, head);
+    }
+  }
+
+  /** The item and its queries for every warpgroup; request -1 says that there is nothing more. */
   __device__ __forceinline__ void hand_over(const HopperItem& item, HopperItem* items, int parity) {
     const int tokens = batch.warpgroup_rows / batch.group_size;
     for (int wg = 0; wg < C::kWarpgroups; ++wg) {
@@ -100,97 +98,63 @@ struct HopperFp8Loader {
     }
   }
 
-  /** Values of a tile, of which the first `valid` keys are the request's: a weight of zero does not silence a NaN. */
-  __device__ __forceinline__ void transpose(const RingPosition<C::STAGES>& ring, int valid) {
-    constexpr int kChunks = C::D_VO / 16;
-    const int warp = thread >> 5, lane = thread & 31, matrix = lane >> 3, row = lane & 7;
-    mbarrier_wait(raw_full(ring.stage), ring.parity);
-    mbarrier_wait(shared.v_empty(ring.stage), ring.parity ^ 1);
-    __syncwarp();
-#pragma unroll 1
-    for (int block = warp; block < kChunks * (C::KV_TILE / 32); block += 4) {
-      const int chunk = block % kChunks, keys = block / kChunks;
-      uint32_t x[4];
-      const uint32_t column = raw(ring.stage) + (chunk >> 3) * C::KV_TILE * 128;
-      ldmatrix_x4_trans(column + (keys * 32 + lane) * 128 + (((chunk & 7) ^ row) << 4), x[0], x[1], x[2], x[3]);
-      if ((keys + 1) * 32 > valid) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const int key = keys * 32 + i * 8 + (lane & 3) * 2;
-          x[i] &= key + 1 < valid ? 0xffffffffu : key < valid ? 0xffffu : 0u;
-        }
-      }
-      const int to = chunk * 16 + (matrix & 1) * 8 + row, piece = keys * 2 + (matrix >> 1);
-      stmatrix_x4(shared.v(ring.stage) + (piece >> 3) * C::D_VO * 128 + to * 128 + (((piece & 7) ^ row) << 4),
-                  __byte_perm(x[0], x[1], 0x6420), __byte_perm(x[0], x[1], 0x7531), __byte_perm(x[2], x[3], 0x6420),
-                  __byte_perm(x[2], x[3], 0x7531));
-    }
-    fence_async_proxy();
-    mbarrier_arrive(shared.v_full(ring.stage));
-    // The next copy into this place waits for all readers.
-    named_barrier_sync<128>(kLoaderBarrier);
-  }
-
-  __device__ __forceinline__ void run(HopperItem* items, int* places) {
+  /** The order of hopper.cuh. */
+  __device__ __forceinline__ void run(HopperItem* items) {
     unsigned* counters = static_cast<unsigned*>(batch.counters);
     const int num_items = hopper_num_items<C>(batch);
     RingPosition<C::STAGES> ring;
+    int kv_start = 0;
     HopperItem item = hopper_item<C>(batch, num_items, blockIdx.x, kv_start);
     for (int q_parity = 1;; q_parity ^= 1) {
-      unsigned taken = 0;
-      if (thread == 0) taken = atomicAdd(counters, 1u);
+      const unsigned taken = atomicAdd(counters, 1u);
       head = item.head;
-      kv_len = item.kv_len;
-      if (thread == 0 && (item.request < 0 || item.first == item.end)) hand_over(item, items, q_parity);
+      if (item.request < 0 || item.first == item.end) hand_over(item, items, q_parity);
       if (item.request < 0) break;
-      RingPosition<C::STAGES> before = ring;
+      first_column = fp8_first_column<C::BATCH, C::PAGED>(batch, item.request, kv_start);
+      first_key = C::PAGED ? first_column : kv_start;
       for (int tile = item.end - 1; tile >= item.first; --tile) {
-        if (thread == 0) {
-          mbarrier_wait(shared.k_empty(ring.stage), ring.parity ^ 1);
-          load<C::D_QK>(&batch.k_map, shared.k(ring.stage), shared.k_full(ring.stage), tile);
-          if (tile == item.end - 1) hand_over(item, items, q_parity);
-          load<C::D_VO>(&batch.v_map, raw(ring.stage), raw_full(ring.stage), tile);
-        }
-        __syncwarp();
-        // A tile behind: its copy passes while this one's is asked for.
-        if (tile < item.end - 1) transpose(before, kv_len - (tile + 1) * C::KV_TILE);
-        before = ring;
+        mbarrier_wait(shared.k_empty(ring.stage), ring.parity ^ 1);
+        load_keys(ring.stage, tile);
+        if (tile == item.end - 1) hand_over(item, items, q_parity);
+        mbarrier_wait(shared.v_empty(ring.stage), ring.parity ^ 1);
+        load_values(ring.stage, tile);
         ring.advance();
       }
-      if (item.first < item.end) transpose(before, kv_len - item.first * C::KV_TILE);
-      if (thread == 0) *places = static_cast<int>(taken) + gridDim.x;
-      named_barrier_sync<128>(kLoaderBarrier);
-      const int place = *places;
-      named_barrier_sync<128>(kLoaderBarrier);
-      item = hopper_item<C>(batch, num_items, place, kv_start);
+      item = hopper_item<C>(batch, num_items, static_cast<int>(taken + gridDim.x), kv_start);
     }
     // As in hopper.cuh: the last block leaves both counters at zero.
     __threadfence();
-    if (thread == 0 && atomicAdd(counters + 1, 1u) == gridDim.x - 1) counters[0] = counters[1] = 0;
+    if (atomicAdd(counters + 1, 1u) == gridDim.x - 1) counters[0] = counters[1] = 0;
   }
 };
 
-/** A warpgroup that computes. */
+/** A warpgroup that computes. Unlike those of hopper.cuh they take no turns at the tensor cores, which gained nothing. */
 template <class C, class Params>
-struct HopperFp8Warpgroup : HopperWarpgroup<C, Params> {
-  using Base = HopperWarpgroup<C, Params>;
+struct HopperFp8Warpgroup {
   using Variant = typename C::Variant;
-  using Base::kKeys, Base::shared, Base::wg, Base::warp, Base::lane, Base::params, Base::rows, Base::o, Base::s,
-      Base::p;
-  using Base::l, Base::wait_tile, Base::release, Base::finish_logits, Base::masks_tile, Base::rescale;
+  using Visible = typename C::Visible;
+  static constexpr int kKeys = C::KV_TILE;
   using Product = Wgmma<fp8_e4m3_t, kKeys>;
 
   /**
-   * Weights are 2^kShift at the maximum that they are held against, and up to 2^(kShift + kSlack) where that lags behind:
-   * below e4m3's 448, and small ones keep their bits down to 2^-12 of the largest, their presence down to 2^-15.
+   * A row's greatest logit, when it was last looked for, has the weight 2^kShift. Weights that have grown since are kept up
+   * to e4m3's greatest; small ones keep their bits down to 2^-11 of that logit's, their presence down to 2^-14.
    */
-  static constexpr float kShift = 6.0f, kSlack = 2.5f;
-  /** Of a row's head: what its products with keys are worth, and softmax's factor of logits, base 2. */
-  float worth[2], scale[2];
-  /** A row's greatest product, as of when weights last passed kSlack. */
-  float m[2];
+  static constexpr float kShift = 5.0f, kGreatest = 448.0f;
 
-  __device__ __forceinline__ HopperFp8Warpgroup(const HopperShared<C>& places, int index) : Base(places, index) {}
+  const HopperShared<C>& shared;
+  const int wg, warp, lane;
+  BatchRequest<Params> params;
+  PackedRow rows[2];
+  float o[C::D_VO / 2], s[kKeys / 2];
+  uint32_t p[kKeys / 8];
+  /** The greatest logit, base 2, that weights are held against, and their sums. */
+  float m[2], l[2];
+  /** Of a row's head: what its products with keys are worth, and the factor of logits, base 2. */
+  float worth[2], scale[2];
+
+  __device__ __forceinline__ HopperFp8Warpgroup(const HopperShared<C>& places, int index)
+      : shared(places), wg(index), warp((threadIdx.x >> 5) & 3), lane(threadIdx.x & 31) {}
 
   __device__ __forceinline__ void begin_scores(int stage) {
     const uint64_t q = wgmma_descriptor(shared.q(wg), 16), k = wgmma_descriptor(shared.k(stage), 16);
@@ -205,121 +169,141 @@ struct HopperFp8Warpgroup : HopperWarpgroup<C, Params> {
   }
 
   __device__ __forceinline__ void begin_output(int stage) {
-    const uint64_t v = wgmma_descriptor(shared.v(stage), 16);
+    const uint64_t v = fp8_value_descriptor<C::kColumns>(shared.v(stage));
+    constexpr int kSteps = C::kColumns / 32;
     wgmma_pin(o);
     wgmma_fence();
 #pragma unroll
     for (int i = 0; i < kKeys / 32; ++i) {
       const uint32_t a[4] = {p[4 * i], p[4 * i + 1], p[4 * i + 2], p[4 * i + 3]};
-      Wgmma<fp8_e4m3_t, C::D_VO>::registers_a(o, a, v + ((i / 4 * C::D_VO * 128 + i % 4 * 32) >> 4));
+      Wgmma<fp8_e4m3_t, C::D_VO>::registers_a(o, a, v + ((i / kSteps * C::D_VO * C::kColumns + i % kSteps * 32) >> 4));
     }
     wgmma_commit();
   }
 
-  __device__ __forceinline__ void finish(int tile, int first_row, int last_row) {
-    if constexpr (Variant::kTransformsLogits) {
-#pragma unroll
-      for (int i = 0; i < kKeys / 2; ++i) s[i] *= worth[(i >> 1) & 1];
-    }
-    const bool masks = masks_tile(tile, first_row, last_row);
-    if (Variant::kTransformsLogits || masks) finish_logits(tile, masks);
+  /** One thread speaks for its warp, after all of it is done. */
+  __device__ __forceinline__ void release(uint32_t barrier) {
+    __syncwarp();
+    if (lane == 0) mbarrier_arrive(barrier);
   }
 
-  /** As in hopper.cuh, with less slack and weights that use e4m3's range. */
-  __device__ __forceinline__ bool weigh(float (&factor)[2]) {
-    // One warp a scheduler is at softmax while the other warpgroup's products run: chains of dependent operations are short.
-    float top[2][2];
+  /** s, as products left it, becomes logits, and those base 2 above what their row is held against. */
+  __device__ __forceinline__ void hold(int tile, int first_row, int last_row) {
+    const int end = (tile + 1) * kKeys;
+    const bool masks = end > params.kv_len || !Visible::all_visible(params, first_row, last_row, tile * kKeys, end);
+    if (Variant::kTransformsLogits || masks) finish_logits(tile, masks);
+    const float above[2] = {kShift - held_at(m[0]), kShift - held_at(m[1])};
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
-      top[i & 1][i >> 1] = max_nan(s[2 * (i & 1) + 4 * (i >> 1)], s[2 * (i & 1) + 4 * (i >> 1) + 1]);
+    for (int i = 0; i < kKeys / 2; ++i) s[i] = fmaf(s[i], scale[(i >> 1) & 1], above[(i >> 1) & 1]);
+  }
+
+  __device__ __forceinline__ void finish_logits(int tile, bool masks) {
 #pragma unroll
-    for (int j = 2; j < kKeys / 8; ++j) {
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        float& most = top[r][j & 1];
-        most = max_nan(most, max_nan(s[4 * j + 2 * r], s[4 * j + 2 * r + 1]));
-      }
+    for (int i = 0; i < kKeys / 2; ++i) {
+      const PackedRow& row = rows[(i >> 1) & 1];
+      if constexpr (Variant::kTransformsLogits) s[i] *= worth[(i >> 1) & 1];
+      const LogitPosition at{row.qo_idx, tile * kKeys + (i >> 2) * 8 + (lane & 3) * 2 + (i & 1), row.qo_head,
+                             row.qo_head / static_cast<int>(params.group_size)};
+      finish_logit<Variant, Visible>(params, s[i], at, params.kv_len, masks);
     }
-    bool moves = false;
-    float highest[2];
+  }
+
+  /** A row that saw no key yet is held against zero. */
+  static __device__ __forceinline__ float held_at(float greatest) {
+    return greatest == negative_infinity() ? 0.0f : greatest;
+  }
+
+  /** p = 2^s; sums of them, and the greatest of those of four. */
+  __device__ __forceinline__ void weigh(float (&sum)[2], float (&most)[2]) {
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      float most = max_nan(top[r][0], top[r][1]);
-      most = max_nan(most, __shfl_xor_sync(0xffffffffu, most, 1));
-      highest[r] = max_nan(most, __shfl_xor_sync(0xffffffffu, most, 2));
-      moves = moves || !((highest[r] - m[r]) * scale[r] <= kSlack || highest[r] == negative_infinity());
+    for (int i = 0; i < kKeys / 8; ++i) {
+      const float* x = s + i / 2 * 8 + i % 2 * 2;
+      const float a = exp2_approx(x[0]), b = exp2_approx(x[1]), c = exp2_approx(x[4]), d = exp2_approx(x[5]);
+      const float four = (a + b) + (c + d);
+      sum[i & 1] = i < 2 ? four : sum[i & 1] + four;
+      most[i & 1] = i < 2 ? four : max_nan(most[i & 1], four);
+      p[i] = pack4_e4m3(a, b, c, d);
     }
-    moves = __any_sync(0xffffffffu, moves);
+  }
+
+  /**
+   * s becomes p, and l their sums. Looking for the greatest logit takes as long as half of the exponentials, and it seldom
+   * rises by much after a row's first tile: where four weights together say that one may be too great, s is still there to
+   * begin again with. Returns whether m moved, and then what o must be multiplied with; the same in all threads of a warp.
+   */
+  __device__ __forceinline__ bool soften(float (&factor)[2]) {
+    float sum[2], most[2];
+    weigh(sum, most);
+    // Written so that NaN does not fit, nor a row that has no maximum yet.
+    const bool fits =
+        most[0] <= kGreatest && most[1] <= kGreatest && m[0] != negative_infinity() && m[1] != negative_infinity();
+    const bool moves = !__all_sync(0xffffffffu, fits);
     if (moves) {
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const float next = max_nan(m[r], highest[r]);
-        factor[r] = next == negative_infinity() ? 1.0f : exp2_approx((m[r] - next) * scale[r]);
-        m[r] = next;
-        l[r] *= factor[r];
-      }
-    }
-    float held[2], sum[2][2] = {};
-#pragma unroll
-    for (int r = 0; r < 2; ++r) held[r] = (m[r] == negative_infinity() ? 0.0f : m[r] * scale[r]) - kShift;
-#pragma unroll
-    for (int j = 0; j < kKeys / 8; ++j) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        float& w = s[4 * j + e];
-        w = exp2_approx(fmaf(w, scale[e >> 1], -held[e >> 1]));
-        sum[e >> 1][e & 1] += w;
-      }
+      move_up(factor);
+      weigh(sum, most);
     }
 #pragma unroll
-    for (int r = 0; r < 2; ++r) l[r] += sum[r][0] + sum[r][1];
+    for (int r = 0; r < 2; ++r) l[r] = moves ? fmaf(l[r], factor[r], sum[r]) : l[r] + sum[r];
     return moves;
   }
 
-  __device__ __forceinline__ void pack_weights() {
+  /** Holds rows and their s against the greatest logit so far. */
+  __device__ __forceinline__ void move_up(float (&factor)[2]) {
 #pragma unroll
-    for (int i = 0; i < kKeys / 8; ++i) {
-      const float* w = s + i / 2 * 8 + i % 2 * 2;
-      p[i] = pack4_e4m3(w[0], w[1], w[4], w[5]);
+    for (int r = 0; r < 2; ++r) {
+      float top = negative_infinity();
+#pragma unroll
+      for (int j = 0; j < kKeys / 8; ++j) top = max_nan(top, max_nan(s[4 * j + 2 * r], s[4 * j + 2 * r + 1]));
+      top = max_nan(top, __shfl_xor_sync(0xffffffffu, top, 1));
+      top = max_nan(top, __shfl_xor_sync(0xffffffffu, top, 2));
+      const float held = held_at(m[r]), next = max_nan(m[r], held + (top - kShift));
+      factor[r] = next == negative_infinity() ? 1.0f : exp2_approx(m[r] - next);
+      m[r] = next;
+      const float step = held_at(next) - held;
+#pragma unroll
+      for (int j = 0; j < kKeys / 8; ++j) {
+#pragma unroll
+        for (int e = 0; e < 2; ++e) s[4 * j + 2 * r + e] -= step;
+      }
     }
+  }
+
+  __device__ __forceinline__ void rescale(const float (&factor)[2]) {
+#pragma unroll
+    for (int i = 0; i < C::D_VO / 2; ++i) o[i] *= factor[(i >> 1) & 1];
   }
 
   /** All tiles of an item; the order of hopper.cuh. */
   __device__ __forceinline__ void attend(const HopperItem& item, int first_row, int last_row,
                                          RingPosition<C::STAGES>& ring) {
     float factor[2];
-    wait_tile(shared.k_full(ring.stage), ring.parity);
+    mbarrier_wait(shared.k_full(ring.stage), ring.parity);
     begin_scores(ring.stage);
     wgmma_wait<0>();
     wgmma_pin(s);
     release(shared.k_empty(ring.stage));
     if (item.first + 1 == item.end) release(shared.q_empty(wg));
-    finish(item.end - 1, first_row, last_row);
-    weigh(factor);
-    pack_weights();
+    hold(item.end - 1, first_row, last_row);
+    soften(factor);
     for (int tile = item.end - 2; tile >= item.first; --tile) {
       RingPosition<C::STAGES> next = ring;
       next.advance();
-      wait_tile(shared.k_full(next.stage), next.parity);
-      named_barrier_sync<256>(turn_barrier(wg));
+      mbarrier_wait(shared.k_full(next.stage), next.parity);
       begin_scores(next.stage);
-      wait_tile(shared.v_full(ring.stage), ring.parity);
+      mbarrier_wait(shared.v_full(ring.stage), ring.parity);
       begin_output(ring.stage);
-      named_barrier_arrive<256>(turn_barrier(wg ^ 1));
       wgmma_wait<1>();
       wgmma_pin(s);
       release(shared.k_empty(next.stage));
       if (tile == item.first) release(shared.q_empty(wg));
-      finish(tile, first_row, last_row);
-      const bool moved = weigh(factor);
+      hold(tile, first_row, last_row);
       wgmma_wait<0>();
       wgmma_pin(o);
       release(shared.v_empty(ring.stage));
-      pack_weights();
-      if (moved) rescale(factor);
+      if (soften(factor)) rescale(factor);
       ring = next;
     }
-    wait_tile(shared.v_full(ring.stage), ring.parity);
+    mbarrier_wait(shared.v_full(ring.stage), ring.parity);
     begin_output(ring.stage);
     wgmma_wait<0>();
     wgmma_pin(o);
@@ -336,7 +320,7 @@ struct HopperFp8Warpgroup : HopperWarpgroup<C, Params> {
       l[r] += __shfl_xor_sync(0xffffffffu, l[r], 1);
       l[r] += __shfl_xor_sync(0xffffffffu, l[r], 2);
       if (warp * 16 + r * 8 + (lane >> 2) >= num_rows) continue;
-      float lse = row_lse(m[r], l[r] * exp2f(-kShift), scale[r]);
+      float lse = row_lse(m[r], l[r] * exp2f(-kShift), 1.0f);
       const float share = join_sink<Variant>(params, rows[r].qo_head, lse);
       const float factor = normalizer<Variant>(l[r]) * share * v_scale;
       T* out = static_cast<T*>(params.o) + output_offset(params, rows[r]) + t * 4;
@@ -357,7 +341,6 @@ struct HopperFp8Warpgroup : HopperWarpgroup<C, Params> {
 
   __device__ __forceinline__ void run(const Params& batch, const HopperItem* items) {
     RingPosition<C::STAGES> ring;
-    if (wg + 1 == C::kWarpgroups) named_barrier_arrive<256>(turn_barrier(0));
     for (int q_parity = 0;; q_parity ^= 1) {
       mbarrier_wait(shared.q_full(wg), q_parity);
       const HopperItem item = items[wg];
@@ -396,15 +379,13 @@ __device__ __forceinline__ void hopper_fp8_prefill(const Params& batch) {
   const uint32_t unaligned = shared_address(smem);
   const HopperShared<C> shared{(unaligned + 1023) / 1024 * 1024};
   HopperItem* items = reinterpret_cast<HopperItem*>(smem + (shared.base - unaligned) + C::kItems);
-  HopperFp8Loader<C, Params> loader(batch, shared);
   if (threadIdx.x == 0) {
     tma_prefetch_map(&batch.q_map);
     tma_prefetch_map(&batch.k_map);
     tma_prefetch_map(&batch.v_map);
     for (int i = 0; i < C::STAGES; ++i) {
       mbarrier_init(shared.k_full(i), 1);
-      mbarrier_init(loader.raw_full(i), 1);
-      mbarrier_init(shared.v_full(i), 128);
+      mbarrier_init(shared.v_full(i), 1);
       mbarrier_init(shared.k_empty(i), C::kWarpgroups * 4);
       mbarrier_init(shared.v_empty(i), C::kWarpgroups * 4);
     }
@@ -418,7 +399,7 @@ __device__ __forceinline__ void hopper_fp8_prefill(const Params& batch) {
   const int warpgroup = threadIdx.x / 128;
   if (warpgroup == 0) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;\n" ::"n"(C::kLoaderRegisters));
-    loader.run(items, reinterpret_cast<int*>(items + C::kWarpgroups));
+    if (threadIdx.x == 0) HopperFp8Loader<C, Params>{batch, shared}.run(items);
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;\n" ::"n"(C::kRegisters));
     HopperFp8Warpgroup<C, Params>(shared, warpgroup - 1).run(batch, items);

@@ -10,12 +10,12 @@ const testBackend = process.env.FLASHINFER_TEST_BACKEND;
 
 /** Option `backend` of a prefill case. */
 export function backendOption(c: {
-  readonly backend?: 'fa3';
+  readonly backend?: 'fa2' | 'fa3';
   readonly dtype: string;
   readonly kvDtype?: string;
   readonly maskDensity?: number;
   readonly options?: { readonly posEncodingMode?: string };
-}): { backend?: 'fa3' } {
+}): { backend?: 'fa2' | 'fa3' } {
   if (c.backend !== undefined) return { backend: c.backend };
   const served =
     (c.kvDtype ?? c.dtype) === c.dtype &&

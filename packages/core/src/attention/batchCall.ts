@@ -4,6 +4,7 @@ import type { KernelSpec } from '../jit/spec.ts';
 import type { DType } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import type { BatchRequests, BatchShape } from './batchPlan.ts';
+import type { HeadScales } from './headScales.ts';
 import type { HopperKv } from './hopperKernel.ts';
 import type { AttentionNumbers } from './options.ts';
 import type { KvView } from './pagedKvCache.ts';
@@ -18,6 +19,7 @@ export interface PlannedAttention extends AttentionNumbers {
   readonly headDim: number;
   readonly qDtype: DType;
   readonly kvDtype: DType;
+  readonly outDtype: DType;
   readonly maskMode: MaskMode;
   /** 0 for ragged keys. */
   readonly pageSize: number;
@@ -31,6 +33,8 @@ export interface PlannedKernels {
   readonly shape: BatchShape;
   /** Where the kernel is the fa3 template's. */
   readonly hopper?: HopperLaunch;
+  /** What transposes float8 values before it. */
+  readonly fp8Values?: Fp8ValuesLaunch;
 }
 
 /** What the fa3 template's launches need to know of its tile. */
@@ -39,6 +43,14 @@ export interface HopperLaunch {
   readonly kvTile: number;
   readonly warpgroupRows: number;
   readonly headSection: number;
+}
+
+export interface Fp8ValuesLaunch {
+  readonly spec: KernelSpec;
+  /** Most requests of any plan whose arguments these are. */
+  readonly requests: number;
+  /** Keys of all of them together; undefined: as many as the tensor of a run has. */
+  readonly keys: number | undefined;
 }
 
 export interface Planned {
@@ -84,6 +96,7 @@ export interface BatchCall {
   readonly customMask: number;
   /** float32 `[numQoHeads]`. */
   readonly sinks: Tensor | undefined;
+  readonly headScales: HeadScales | undefined;
   /** The caller's scratch; by default the stream's own. */
   readonly workspace: Tensor | undefined;
   readonly variantArgs: VariantArgs;

@@ -6,17 +6,19 @@ import { dtypes } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { alibiSlopes } from './alibi.ts';
 import type { BatchCall } from './batchCall.ts';
+import { headScaleArgs } from './cpuAttention.ts';
 import { cpuVariantArgs } from './hostVariant.ts';
 import { headDimVoOf, maskModes, posEncodingCodes } from './request.ts';
 
 /** One call of the cpu operator a request; keys and values are read from their pages in place. */
 export function runBatchOnCpu(call: BatchCall, buffer: Tensor): void {
-  const { planned, numbers, q, kv, out, lse, sinks, variantArgs } = call;
+  const { planned, numbers, q, kv, out, lse, sinks, headScales, variantArgs } = call;
   const { attention, requests, layout } = planned;
   const { cpu } = native();
   const paged = attention.pageSize > 0;
   const kvBytes = dtypes[attention.kvDtype].bytes;
   const qBytes = dtypes[attention.qDtype].bytes;
+  const outBytes = dtypes[attention.outDtype].bytes;
   const slopes = attention.posEncodingMode === 'ALIBI' ? alibiSlopes(attention.numQoHeads, 'cpu').ptr : 0;
   const pages = buffer.ptr + layout.pages * 4;
   const variant = attention.variant && cpuVariantArgs(attention.variant, variantArgs);
@@ -29,11 +31,11 @@ export function runBatchOnCpu(call: BatchCall, buffer: Tensor): void {
       q: q.ptr + row * q.strides[0]! * qBytes,
       k: kv.k.ptr + firstKey * kv.k.strideN * kvBytes,
       v: kv.v.ptr + firstKey * kv.v.strideN * kvBytes,
-      out: out.ptr + row * out.strides[0]! * qBytes,
+      out: out.ptr + row * out.strides[0]! * outBytes,
       lse: lse === undefined ? 0 : lse.ptr + row * attention.numQoHeads * 4,
       qDtype: dtypes[attention.qDtype].code,
       kvDtype: dtypes[attention.kvDtype].code,
-      outDtype: dtypes[attention.qDtype].code,
+      outDtype: dtypes[attention.outDtype].code,
       qoLen: requests.qoLen[r]!,
       kvLen: requests.kvLen[r]!,
       numQoHeads: attention.numQoHeads,
@@ -67,6 +69,7 @@ export function runBatchOnCpu(call: BatchCall, buffer: Tensor): void {
       args.kStridePage = kv.k.stridePage;
       args.vStridePage = kv.v.stridePage;
     }
+    if (headScales !== undefined) Object.assign(args, headScaleArgs(headScales));
     if (variant !== undefined) Object.assign(args, variant, { batchIdx: r });
     cpu.attention(args);
     customMask += Math.ceil((requests.qoLen[r]! * requests.kvLen[r]!) / 8);

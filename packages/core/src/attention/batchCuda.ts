@@ -12,6 +12,7 @@ import { alibiSlopes } from './alibi.ts';
 import type { BatchCall, PlannedAttention, ReadKv } from './batchCall.ts';
 import { deviceLimits } from './deviceLimits.ts';
 import { hopperArgs, hopperCounters, hopperGrid } from './hopperBatch.ts';
+import { launchHopperFp8Batch } from './hopperFp8Batch.ts';
 import type { KvView } from './pagedKvCache.ts';
 import { itemGrid } from './planBuffer.ts';
 import { headDimVoOf } from './request.ts';
@@ -71,6 +72,10 @@ export function runBatchOnCuda(caller: string, call: BatchCall, buffer: Tensor, 
     lse_factor: numbers.lseFactor,
   };
   for (const name in variantArgs) args[name] = variantArgs[name]!;
+  if (kernels!.fp8Values !== undefined) {
+    launchHopperFp8Batch(caller, call, args, graph);
+    return;
+  }
   const kernel = getKernel(kernels!.spec, deviceIndex);
   if (kernels!.hopper !== undefined) {
     Object.assign(args, hopperArgs(kernels!.hopper, call));
@@ -99,7 +104,7 @@ function checkRows(caller: string, attention: PlannedAttention, q: Tensor, out: 
     aligned(ptr, [strideN, strideH, stridePage], kvBytes);
   const wrong =
     (!aligned(q.ptr, q.strides.slice(0, 2), qBytes) && 'q') ||
-    (!aligned(out.ptr, out.strides.slice(0, 2), qBytes) && 'out') ||
+    (!aligned(out.ptr, out.strides.slice(0, 2), dtypes[attention.outDtype].bytes) && 'out') ||
     (!half(kv.k) && 'k') ||
     (!half(kv.v) && 'v');
   if (wrong === false) return;

@@ -8,6 +8,7 @@ import type { BatchRequests, BatchShape } from './batchPlan.ts';
 import { chooseDecodeTile, decodeRows, decodeSharedBytes } from './decodeKernel.ts';
 import { blocksPerSm, type DeviceLimits } from './deviceLimits.ts';
 import { type HopperChoice, hopperKernels, prefersHopper } from './hopperBatch.ts';
+import { hopperFp8Kernels } from './hopperFp8Batch.ts';
 import type { PlanMaxima } from './planBuffer.ts';
 import { choosePrefillTile, prefillSharedBytes } from './prefillKernel.ts';
 import { headDimVoOf } from './request.ts';
@@ -26,6 +27,7 @@ export function chooseBatchKernels(
   limits: DeviceLimits,
   choice: HopperChoice,
 ): PlannedKernels {
+  if (attention.qDtype === 'float8_e4m3fn') return hopperFp8Kernels(attention, requests, maxima, limits);
   const group = attention.numQoHeads / attention.numKvHeads;
   const fits = wish === 'auto' || choice.backend === 'fa3';
   if (fits && prefersHopper(caller, attention, requests, maxima, limits, choice)) {

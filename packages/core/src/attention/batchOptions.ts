@@ -85,7 +85,7 @@ export interface BatchPlanOptions {
   smScale?: number;
   ropeScale?: number;
   ropeTheta?: number;
-  /** dtype of q and of the output. Default `'float16'`. */
+  /** dtype of q and of the output. Prefill also takes `'float8_e4m3fn'`, with outDtype. Default `'float16'`. */
   qDtype?: DType;
   /** Default qDtype. */
   kvDtype?: DType;
@@ -145,17 +145,24 @@ export interface QueryRows extends BatchMaskOptions {
   causal?: boolean;
 }
 
-export type BatchPrefillPagedPlanOptions = BatchPlanOptions & PageTable & QueryRows;
+/** Float8 queries, with keys and values of the same type: on the cpu device, and on Hopper GPUs with headDim 128 or 256. */
+export interface Float8Queries {
+  /** With qDtype `'float8_e4m3fn'`: dtype of the output. Default `'float16'`. */
+  outDtype?: 'float16' | 'bfloat16';
+}
+
+export type BatchPrefillPagedPlanOptions = BatchPlanOptions & PageTable & QueryRows & Float8Queries;
 
 export type BatchPrefillRaggedPlanOptions = BatchPlanOptions &
-  QueryRows & {
+  QueryRows &
+  Float8Queries & {
     /** int32 `[batchSize + 1]`: request i has rows `kvIndptr[i] .. kvIndptr[i + 1]` of k and v. */
     kvIndptr: HostIndices;
   };
 
 /** Options of a wrapper's `run()`. */
 export interface BatchRunOptions {
-  /** Shape as q, with headDimVo; dtype of q; may be strided. Default: a new tensor. */
+  /** Shape as q, with headDimVo; dtype of q, or the planned outDtype; may be strided. Default: a new tensor. */
   out?: Tensor;
   /** float32 `[numTokens, numQoHeads]`, contiguous; where to write the lse with returnLse. Default: a new tensor. */
   lse?: Tensor;
@@ -168,10 +175,13 @@ export interface BatchRunOptions {
    * softmax of every row. The lse includes it; a row that sees no key gets output 0 and the sink as its lse. Default: none.
    */
   sinks?: Tensor;
-  /** Calibration scales, folded into smScale (q, k) and multiplied to the output (v). Default 1. */
-  qScale?: number;
-  kScale?: number;
-  vScale?: number;
+  /**
+   * Calibration scales, folded into smScale (q, k) and multiplied to the output (v); with float8 q also float32 tensors,
+   * q `[numQoHeads]`, k and v `[numKvHeads]`. Default 1.
+   */
+  qScale?: number | Tensor;
+  kScale?: number | Tensor;
+  vScale?: number | Tensor;
   /** Values of the params of the planned variant, by name. */
   variantParams?: VariantParams;
 }

@@ -17,7 +17,15 @@ import { raggedView } from './pagedKvCache.ts';
 import { readPageTable } from './pageTable.ts';
 import { headDimVoOf } from './request.ts';
 
-const sharedNames = ['qoIndptr', 'causal', 'customMask', 'packedCustomMask', ...batchPlanNames, 'variant'] as const;
+const sharedNames = [
+  'qoIndptr',
+  'causal',
+  'customMask',
+  'packedCustomMask',
+  ...batchPlanNames,
+  'outDtype',
+  'variant',
+] as const;
 const pagedNames: ReadonlySet<string> = new Set<keyof BatchPrefillPagedPlanOptions>([
   ...sharedNames,
   'pagedKvIndptr',
@@ -28,7 +36,9 @@ const pagedNames: ReadonlySet<string> = new Set<keyof BatchPrefillPagedPlanOptio
 const raggedNames: ReadonlySet<string> = new Set<keyof BatchPrefillRaggedPlanOptions>([...sharedNames, 'kvIndptr']);
 
 /**
- * Prefill or append attention of a batch of requests of any lengths, over a paged KV-cache.
+ * Prefill or append attention of a batch of requests of any lengths, over a paged KV-cache. With qDtype and kvDtype
+ * float8_e4m3fn (on cuda on Hopper GPUs with headDim 128 or 256) both products are in 8 bits; keys and values are then
+ * arranged in scratch first, as many bytes as the batch has of them.
  * @throws {InvalidArgumentError} from plan and run on wrong page tables, shapes, dtypes, devices, strides or options
  * @see FlashInfer `BatchPrefillWithPagedKVCacheWrapper`; arXiv:2501.01005
  * @example
@@ -65,7 +75,7 @@ export class BatchPrefillWithPagedKVCacheWrapper extends BatchWrapper {
    * @param q `[qoIndptr[batchSize], numQoHeads, headDimQk]`, the planned qDtype
    * @param pagedKVCache NHD `[numPages, 2, pageSize, numKvHeads, headDim]`, HND `[numPages, 2, numKvHeads, pageSize,
    *   headDim]`, or `[k, v]` without dimension 1; pages may be strided
-   * @returns `o` as q, with headDimVo; with `returnLse` `[o, lse]`, lse `[numTokens, numQoHeads]` float32, base 2 unless `lseBase` is `'e'`
+   * @returns `o` as q (float8: the planned outDtype), with headDimVo; with `returnLse` `[o, lse]`, lse `[numTokens, numQoHeads]` float32, base 2 unless `lseBase` is `'e'`
    */
   run<D extends DType>(
     q: Tensor<D>,
@@ -86,6 +96,8 @@ export class BatchPrefillWithPagedKVCacheWrapper extends BatchWrapper {
 
 /**
  * Prefill or append attention of a batch of requests of any lengths, whose keys and values lie one request after another.
+ * With qDtype and kvDtype float8_e4m3fn (on cuda on Hopper GPUs with headDim 128 or 256) both products are in 8 bits;
+ * values are then transposed in scratch first, as many bytes as the batch has of them.
  * @throws {InvalidArgumentError} from plan and run on wrong indptrs, shapes, dtypes, devices, strides or options
  * @see FlashInfer `BatchPrefillWithRaggedKVCacheWrapper`; arXiv:2501.01005
  * @example
@@ -121,7 +133,7 @@ export class BatchPrefillWithRaggedKVCacheWrapper extends BatchWrapper {
    * @param q `[qoIndptr[batchSize], numQoHeads, headDimQk]`, the planned qDtype
    * @param k NHD `[kvIndptr[batchSize], numKvHeads, headDimQk]`, HND `[numKvHeads, kvIndptr[batchSize], headDimQk]`
    * @param v as k, with headDimVo
-   * @returns `o` as q, with headDimVo; with `returnLse` `[o, lse]`, lse `[numTokens, numQoHeads]` float32, base 2 unless `lseBase` is `'e'`
+   * @returns `o` as q (float8: the planned outDtype), with headDimVo; with `returnLse` `[o, lse]`, lse `[numTokens, numQoHeads]` float32, base 2 unless `lseBase` is `'e'`
    */
   run<D extends DType>(
     q: Tensor<D>,

@@ -21,14 +21,25 @@ import {
   type BatchPlanOptions,
   type BatchRunOptions,
   type BatchWrapperOptions,
+  type Float8Queries,
   type PagedKVCache,
   wrapperOptionNames,
 } from './batchOptions.ts';
 import { type BatchRequests, cutBatch, type SplitOptions } from './batchPlan.ts';
 import { checkWorkspace, checkWorkspaceSize } from './callerWorkspace.ts';
 import { deviceLimits } from './deviceLimits.ts';
+import { readHeadScales } from './headScales.ts';
+import { checkHopperFp8 } from './hopperFp8.ts';
+import { fp8WorkspaceBytes } from './hopperFp8Batch.ts';
 import { positiveInteger } from './hostArray.ts';
-import { type AttentionBackend, checkBackend, type KvLayout, readBatchNumbers, readRunNumbers } from './options.ts';
+import {
+  type AttentionBackend,
+  checkBackend,
+  type KvLayout,
+  readBatchNumbers,
+  readOutDtypes,
+  readRunNumbers,
+} from './options.ts';
 import { readPagedKvCache } from './pagedKvCache.ts';
 import { PlanBuffer, type PlanMaxima } from './planBuffer.ts';
 import { checkHeadDim, checkHeads, checkNoOverlap, checkSinks, headDimVoOf } from './request.ts';
@@ -36,6 +47,7 @@ import { readVariantArgs } from './variantArgs.ts';
 
 const qDtypes: readonly DType[] = ['float16', 'bfloat16'];
 const cpuQDtypes: readonly DType[] = ['float16', 'bfloat16', 'float32'];
+const e4m3: DType = 'float8_e4m3fn';
 
 /** What the batch wrappers have in common; not constructed by itself. */
 export abstract class BatchWrapper {
@@ -95,19 +107,19 @@ export abstract class BatchWrapper {
 
   /** Bytes of scratch that `run()` uses for the current plan: the library's, or the `workspace` of the constructor. */
   workspaceSize(): number {
-    const { layout, attention } = this.requirePlan('workspaceSize');
-    return scratchBytes(attention, layout);
+    const { layout, attention, kernels, kvExtent } = this.requirePlan('workspaceSize');
+    return scratchBytes(attention, layout, kernels, kvExtent);
   }
 
   /** The kernels of the current plan, for `warmup(wrapper)`. */
   kernelSpecs(): KernelSpec[] {
     const { kernels } = this.requirePlan('kernelSpecs');
     if (kernels === undefined) return [];
-    return kernels.mergeSpec === undefined ? [kernels.spec] : [kernels.spec, kernels.mergeSpec];
+    return [kernels.spec, kernels.mergeSpec, kernels.fp8Values?.spec].filter((spec) => spec !== undefined);
   }
 
   protected planRequests(
-    options: BatchPlanOptions & BatchMaskOptions & { causal?: boolean },
+    options: BatchPlanOptions & BatchMaskOptions & Float8Queries & { causal?: boolean },
     allowed: ReadonlySet<string>,
     requests: BatchRequests,
     keys: { pages: Int32Array; kvExtent: number; pageSize: number },
@@ -125,7 +137,7 @@ export abstract class BatchWrapper {
     const cut = kernels && cutBatch(requests, kernels.shape, options);
     const { pages, kvExtent } = keys;
     const layout = this.buffer.layOut(caller, cut, kernels, requests.batchSize, pages.length);
-    checkWorkspaceSize(caller, this.workspace, scratchBytes(attention, layout));
+    checkWorkspaceSize(caller, this.workspace, scratchBytes(attention, layout, kernels, kvExtent));
     const writeMask = attention.maskMode === 'custom' ? this.mask.read(caller, options, requests) : undefined;
     this.buffer.write(caller, layout, pages, requests, cut, kernels);
     writeMask?.();
@@ -165,25 +177,39 @@ export abstract class BatchWrapper {
     const kv = readKv(check, attention, planned.kvExtent);
     if (options.out !== undefined) {
       check.tensor('out', options.out, outDims, {
-        dtypes: [attention.qDtype],
+        dtypes: [attention.outDtype],
         device: this.device,
         lastDimContiguous: true,
       });
     }
     const { sinks } = options;
     checkSinks(check, sinks, attention, this.device);
+    const takesTensors = attention.qDtype === 'float8_e4m3fn';
+    const headScales = readHeadScales(check, options, attention, takesTensors, this.device);
     const variantArgs = readVariantArgs(check, attention.variant, options.variantParams, this.device);
     const lseDims = [numTokens, attention.numQoHeads];
     check.optionalTensor('lse', options.lse, lseDims, { dtypes: ['float32'], device: this.device, contiguous: true });
     checkNoOverlap(caller, 'out', options.out, { q, sinks, ...kv.tensors });
     checkNoOverlap(caller, 'lse', options.lse, { q, sinks, out: options.out, ...kv.tensors });
-    const out = options.out ?? empty(outDims, { dtype: attention.qDtype, device: this.device });
+    const out = options.out ?? empty(outDims, { dtype: attention.outDtype, device: this.device });
     const wantsLse = options.returnLse === true;
     const lse = wantsLse ? (options.lse ?? empty(lseDims, { dtype: 'float32', device: this.device })) : undefined;
     logCall(caller, { q, options });
     if (out.size > 0) {
       const { mask, workspace } = this;
-      const call = { planned, numbers, q, kv, out, lse, variantArgs, customMask: mask.ptr, sinks, workspace };
+      const call = {
+        planned,
+        numbers,
+        q,
+        kv,
+        out,
+        lse,
+        variantArgs,
+        customMask: mask.ptr,
+        sinks,
+        headScales,
+        workspace,
+      };
       if (this.deviceIndex < 0) runBatchOnCpu(call, this.buffer.written);
       else runBatchOnCuda(caller, call, this.buffer.written, this.isCudaGraphEnabled);
     }
@@ -218,7 +244,7 @@ export abstract class BatchWrapper {
 
   private readAttention(
     caller: string,
-    options: BatchPlanOptions & BatchMaskOptions & { causal?: boolean },
+    options: BatchPlanOptions & BatchMaskOptions & Float8Queries & { causal?: boolean },
     allowed: ReadonlySet<string>,
     pageSize: number,
     causal: boolean | undefined,
@@ -240,8 +266,13 @@ export abstract class BatchWrapper {
     const { qDtype = 'float16' } = options;
     const { kvDtype = qDtype } = options;
     const check = new Checker(caller);
-    check.oneOf('qDtype', qDtype, this.deviceIndex < 0 ? cpuQDtypes : qDtypes, 'ERR_FLASHINFER_INVALID_DTYPE');
-    check.oneOf('kvDtype', kvDtype, [qDtype, 'float8_e4m3fn', 'float8_e5m2'], 'ERR_FLASHINFER_INVALID_DTYPE');
+    // What knows no outDtype knows no float8 queries: decoding is bound by the cache's bytes.
+    const takesFloat8 = allowed.has('outDtype');
+    const wide = this.deviceIndex < 0 ? cpuQDtypes : qDtypes;
+    check.oneOf('qDtype', qDtype, takesFloat8 ? [...wide, e4m3] : wide, 'ERR_FLASHINFER_INVALID_DTYPE');
+    const kvDtypes: DType[] = qDtype === e4m3 ? [e4m3] : [qDtype, e4m3, 'float8_e5m2'];
+    check.oneOf('kvDtype', kvDtype, kvDtypes, 'ERR_FLASHINFER_INVALID_DTYPE');
+    const [outDtype] = readOutDtypes(caller, options, qDtype);
     check.number('fixedSplitSize', options.fixedSplitSize, { min: 1, max: 2 ** 31 - 1, integer: true });
     check.oneOf('disableSplitKv', options.disableSplitKv, [true, false]);
     check.oneOf('causal', causal, [true, false]);
@@ -263,6 +294,7 @@ export abstract class BatchWrapper {
       headDim,
       qDtype,
       kvDtype,
+      outDtype: outDtype!,
       maskMode,
       pageSize,
     };
@@ -295,13 +327,20 @@ export abstract class BatchWrapper {
           'use float16',
       );
     }
+    if (attention.qDtype === e4m3) checkHopperFp8(caller, { ...attention, backend: this.backend }, this.deviceIndex);
     const choice = { backend: this.backend, arch: smArch(this.deviceIndex), split };
     return chooseBatchKernels(caller, attention, requests, kernel, this.maxima, deviceLimits(this.deviceIndex), choice);
   }
 }
 
-/** Of the partial states of split requests. */
-function scratchBytes(attention: PlannedAttention, layout: BufferLayout): number {
+/** Of the partial states of split requests, or of arranged float8 keys and values. */
+function scratchBytes(
+  attention: PlannedAttention,
+  layout: BufferLayout,
+  kernels: PlannedKernels | undefined,
+  kvExtent: number,
+): number {
+  if (kernels?.fp8Values !== undefined) return fp8WorkspaceBytes(attention, kernels, kvExtent);
   return layout.partialRows * (headDimVoOf(attention.headDim) + 1) * 4;
 }
 

@@ -9,7 +9,7 @@ import type { HeadScales } from './headScales.ts';
 import { cpuVariantArgs } from './hostVariant.ts';
 import { type AttentionRequest, headDimVoOf, maskModes, posEncodingCodes } from './request.ts';
 
-function headScaleArgs({ q, k, v }: HeadScales): Pick<CpuAttentionArgs, 'qScales' | 'kScales' | 'vScales'> {
+export function headScaleArgs({ q, k, v }: HeadScales): Pick<CpuAttentionArgs, 'qScales' | 'kScales' | 'vScales'> {
   return { qScales: q?.ptr ?? 0, kScales: k?.ptr ?? 0, vScales: v?.ptr ?? 0 };
 }
 

@@ -103,7 +103,7 @@ function checkForCuda(functionName: string, r: AttentionRequest): void {
         "bfloat16 needs sm_80 or newer; convert with .to('float16')",
     );
   }
-  if (r.qDtype === 'float8_e4m3fn') checkHopperFp8(functionName, r);
+  if (r.qDtype === 'float8_e4m3fn') checkHopperFp8(functionName, r, r.q.deviceIndex);
   checkRows(functionName, 'q', r.q, r.qStrideN, r.qStrideH);
   checkRows(functionName, 'k', r.k, r.kStrideN, r.kStrideH);
   checkRows(functionName, 'v', r.v, r.vStrideN, r.vStrideH);

@@ -1,69 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0
-// float8_e4m3fn queries, keys and values on the fa3 template (include/flashinfer/attention/hopper_fp8.cuh): one request.
+// One request of float8_e4m3fn queries, keys and values on the fa3 template.
 import { UnsupportedError } from '../errors.ts';
 import { getKernel } from '../jit/kernel.ts';
-import type { KernelSpec } from '../jit/spec.ts';
 import { smArch } from '../runtime/device.ts';
 import { currentStream } from '../runtime/stream.ts';
-import { zeroedCounters } from '../runtime/workspace.ts';
-import { dtypes } from '../tensor/dtype.ts';
+import { workspace, zeroedCounters } from '../runtime/workspace.ts';
 import { deviceLimits } from './deviceLimits.ts';
-import { hopperFields, hopperHeadSection, hopperRefusal, hopperWarpgroupRows } from './hopperKernel.ts';
+import {
+  fp8Arranged,
+  fp8Columns,
+  fp8Scales,
+  fp8ScratchBytes,
+  fp8ValueParts,
+  fp8ValuesSpec,
+  fp8Warpgroups,
+  type HopperFp8Options,
+  hopperFp8Refusal,
+  hopperFp8SharedBytes,
+  hopperFp8Spec,
+  hopperFp8Tile,
+} from './hopperFp8Kernel.ts';
+import { hopperHeadSection, hopperWarpgroupRows } from './hopperKernel.ts';
 import { queryMap, rowsMap } from './hopperMaps.ts';
-import { type KernelOptions, optionsName, typeArguments, variantArguments } from './kernelName.ts';
+import type { KernelOptions } from './kernelName.ts';
 import type { AttentionRequest } from './request.ts';
-import { singleArgs, singleParamsOf } from './singleParams.ts';
+import { singleArgs } from './singleParams.ts';
 import { cachedSpec } from './specCache.ts';
 
-export type HopperFp8Options = KernelOptions & { readonly outDtype: 'float16' | 'bfloat16' };
+type Fp8Wish = KernelOptions & { numQoHeads: number; numKvHeads: number; backend: string };
 
-/** Keys a tile; docs/fa3.md has what was tried. */
-export function hopperFp8Tile(headDim: number): number {
-  return headDim === 256 ? 96 : 192;
-}
-
-/** Bytes of dynamic shared memory; HopperFp8Config::kSharedBytes says the same. */
-export function hopperFp8SharedBytes(headDim: number, kvTile: number): number {
-  const tiles = 2 * headDim * (2 * kvTile + Math.ceil(kvTile / 128) * 128);
-  return Math.ceil((2 * 64 * headDim + tiles + 14 * 8 + 2 * 32 + 16) / 1024) * 1024 + 1024;
-}
-
-export function hopperFp8Spec(o: HopperFp8Options, batch: boolean): KernelSpec {
-  const kvTile = hopperFp8Tile(o.headDim);
-  const out = dtypes[o.outDtype];
-  const [, , headDim] = typeArguments(o).split(', ');
-  const [variant, visible] = variantArguments(o).split(/, (?=flashinfer::(?:Visibility|PosEncodingMode))/);
-  const config = `flashinfer::HopperFp8Config<flashinfer::${out.cpp}, ${headDim}, ${kvTile}, ${variant}, ${visible}, ${batch}>`;
-  return {
-    name: `single_prefill_fa3_rows_${optionsName(o)}_o_${out.short}_t128x${kvTile}`,
-    header: 'flashinfer/attention/hopper_fp8.cuh',
-    entry: `flashinfer::hopper_fp8_prefill<${config}>`,
-    prelude: `static_assert(${config}::kSharedBytes == ${hopperFp8SharedBytes(o.headDim, kvTile)}, "planner and kernel disagree");`,
-    params: [
-      ...singleParamsOf(undefined),
-      { name: 'q_scales', type: 'ptr' },
-      { name: 'k_scales', type: 'ptr' },
-      { name: 'v_scales', type: 'ptr' },
-      ...hopperFields,
-    ],
-    threads: 384,
-    minBlocksPerSm: 1,
-    minArch: 90,
-    exactArch: 'sm_90a',
-  };
-}
-
-function refusal(r: AttentionRequest): string | undefined {
-  if (r.backend === 'fa2') return "backend 'fa2'";
-  const arch = smArch(r.q.deviceIndex);
-  if (arch !== 90) return `sm_${arch}`;
-  if (r.headDim !== 128 && r.headDim !== 256) return `headDim ${r.headDim}`;
-  if (r.variant !== undefined) return 'a custom variant';
-  return hopperRefusal(r);
-}
-
-export function checkHopperFp8(functionName: string, r: AttentionRequest): void {
-  const reason = refusal(r);
+/** Refuses what has no kernel. */
+export function checkHopperFp8(functionName: string, wish: Fp8Wish, deviceIndex: number): void {
+  const { qDtype, kvDtype, headDim, maskMode, posEncodingMode, windowLeft, logitsSoftCap, variant } = wish;
+  const { numQoHeads, numKvHeads, backend } = wish;
+  const options = { qDtype, kvDtype, headDim, maskMode, posEncodingMode, windowLeft, logitsSoftCap, variant };
+  const reason = hopperFp8Refusal({ ...options, numQoHeads, numKvHeads, backend, arch: smArch(deviceIndex) });
   if (reason === undefined) return;
   throw new UnsupportedError(
     'ERR_FLASHINFER_UNSUPPORTED',
@@ -81,19 +52,24 @@ export function launchHopperFp8(r: AttentionRequest): void {
   const kvTile = hopperFp8Tile(headDim);
   const group = r.numQoHeads / numKvHeads;
   const rows = hopperWarpgroupRows(group);
-  const items = Math.ceil((r.qoLen * group) / (2 * rows));
+  const items = Math.ceil((r.qoLen * group) / (fp8Warpgroups * rows));
   const kernel = getKernel(
-    cachedSpec(r, `single_fa3_fp8_${outDtype}`, () => hopperFp8Spec({ ...r, outDtype }, false)),
+    cachedSpec(r, `single_fa3_fp8_${outDtype}`, () => hopperFp8Spec({ ...r, outDtype }, 'single')),
     deviceIndex,
   );
+  const values = getKernel(
+    cachedSpec(r, 'fp8_values_single', () => fp8ValuesSpec(headDim, 'single')),
+    deviceIndex,
+  );
+  const columns = fp8Columns(r.kvLen, 1);
+  const scratch = workspace(deviceIndex, fp8ScratchBytes(r, columns, 'single'));
   const keys = { rows: Math.max(1, r.kvLen), heads: numKvHeads, dtype, headDim };
   // Without keys there is nothing to copy, but a map must still name some memory.
-  const address = (ptr: number): number => (r.kvLen === 0 ? r.q.ptr : ptr);
+  const keyAddress = r.kvLen === 0 ? r.q.ptr : r.k.ptr;
   const args = {
     ...singleArgs(r, { ...noSplit, counters: zeroedCounters(deviceIndex, 2) }, device),
-    q_scales: r.headScales?.q?.ptr ?? 0,
-    k_scales: r.headScales?.k?.ptr ?? 0,
-    v_scales: r.headScales?.v?.ptr ?? 0,
+    ...fp8Scales(r.headScales),
+    ...fp8Arranged(r, scratch, columns, 'single'),
     warpgroup_rows: rows,
     head_section: hopperHeadSection(r, r.kvLen / 2),
     num_items: items,
@@ -102,12 +78,11 @@ export function launchHopperFp8(r: AttentionRequest): void {
       { tokens: r.qoLen, heads: r.numQoHeads, headDim, dtype },
       { tokens: rows / group, heads: group },
     ),
-    k_map: rowsMap({ ptr: address(r.k.ptr), strideN: r.kStrideN, strideH: r.kStrideH }, keys, kvTile),
-    v_map: rowsMap({ ptr: address(r.v.ptr), strideN: r.vStrideN, strideH: r.vStrideH }, keys, kvTile),
+    k_map: rowsMap({ ptr: keyAddress, strideN: r.kStrideN, strideH: r.kStrideH }, keys, kvTile),
   };
-  const blocks = Math.min(deviceLimits(deviceIndex).numSms, items * numKvHeads);
-  kernel.launch([blocks, 1, 1], args, {
-    stream: currentStream(deviceIndex),
-    sharedBytes: hopperFp8SharedBytes(headDim, kvTile),
-  });
+  const { numSms } = deviceLimits(deviceIndex);
+  const stream = currentStream(deviceIndex);
+  values.launch([items, numKvHeads, fp8ValueParts(items, numKvHeads, numSms)], args, { stream });
+  const blocks = Math.min(numSms, items * numKvHeads);
+  kernel.launch([blocks, 1, 1], args, { stream, sharedBytes: hopperFp8SharedBytes(headDim, kvTile) });
 }

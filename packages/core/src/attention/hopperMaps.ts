@@ -7,7 +7,9 @@ import type { KvView } from './pagedKvCache.ts';
 
 /** CUtensorMapDataType; bytes have no type of their own for float8. */
 const dataTypes: Partial<Record<DType, number>> = { float16: 6, bfloat16: 9, float8_e4m3fn: 0 };
+/** CUtensorMapSwizzle. */
 const swizzle128 = 3;
+const swizzle64 = 2;
 const promote128 = 2;
 
 interface Box {
@@ -17,9 +19,10 @@ interface Box {
   readonly dims: readonly number[];
   readonly strides: readonly number[];
   readonly box: readonly number[];
+  readonly swizzle?: number;
 }
 
-function encode({ dtype, address, dims, strides, box }: Box): Uint8Array {
+function encode({ dtype, address, dims, strides, box, swizzle = swizzle128 }: Box): Uint8Array {
   const { bytes } = dtypes[dtype];
   try {
     return native().cuda.tensorMapEncodeTiled({
@@ -31,7 +34,7 @@ function encode({ dtype, address, dims, strides, box }: Box): Uint8Array {
       box: [...box],
       elementStrides: dims.map(() => 1),
       interleave: 0,
-      swizzle: swizzle128,
+      swizzle,
       l2Promotion: promote128,
       oobFill: 0,
     });
@@ -72,6 +75,23 @@ export function rowsMap(
     dims: [shape.headDim, shape.rows, shape.heads],
     strides: [stride(kv.strideN, shape.headDim), stride(kv.strideH, shape.headDim)],
     box: [columns(shape.dtype), kvTile, 1],
+  });
+}
+
+/** Transposed values of float8 (fp8_values.cuh): a box is a column of so many keys and all dimensions of a head. */
+export function columnsMap(
+  address: number,
+  shape: { readonly columns: number; readonly headDim: number; readonly heads: number },
+  keys: 64 | 128,
+): Uint8Array {
+  const { columns: all, headDim, heads } = shape;
+  return encode({
+    dtype: 'float8_e4m3fn',
+    address,
+    dims: [all, headDim, heads],
+    strides: [all, all * headDim],
+    box: [keys, headDim, 1],
+    swizzle: keys === 64 ? swizzle64 : swizzle128,
   });
 }
 

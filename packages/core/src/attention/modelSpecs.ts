@@ -6,7 +6,7 @@ import type { KernelSpec } from '../jit/spec.ts';
 import { batchDecodeSpec, batchMergeSpec, batchPrefillSpec } from './batchKernel.ts';
 import { chooseDecodeTile, decodeSpec } from './decodeKernel.ts';
 import type { DeviceLimits } from './deviceLimits.ts';
-import { hopperFp8Spec } from './hopperFp8.ts';
+import { fp8ValuesSpec, hopperFp8Spec } from './hopperFp8Kernel.ts';
 import { chooseHopperTile, hopperPagedTile, hopperSpec } from './hopperKernel.ts';
 import { type KernelOptions, optionsName } from './kernelName.ts';
 import { mergeModelSpecs } from './mergeKernel.ts';
@@ -172,7 +172,11 @@ function hopperFp8Specs(plain: KernelOptions): KernelSpec[] {
     kvDtype: 'float8_e4m3fn',
     outDtype: outDtype as ModelDType,
   } as const;
-  return [{ ...e4m3, maskMode: 'causal' } as const, e4m3].map((o) => hopperFp8Spec(o, false));
+  return (['single', 'ragged', 'paged'] as const).flatMap((source) => [
+    hopperFp8Spec({ ...e4m3, maskMode: 'causal' }, source),
+    hopperFp8Spec(e4m3, source),
+    fp8ValuesSpec(headDim, source),
+  ]);
 }
 
 /** Single requests whose keys are cached as they were before their rotation. */

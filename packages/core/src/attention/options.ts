@@ -170,11 +170,11 @@ export function readRunNumbers(
   flag(functionName, 'returnLse', options.returnLse);
   if (planned.variant !== undefined) checkLse(functionName, planned.variant, options.returnLse);
   const lseBase = oneOf(functionName, 'lseBase', options.lseBase, lseBases);
-  const qScale = scale(functionName, 'qScale', options.qScale, 1);
-  const kScale = scale(functionName, 'kScale', options.kScale, 1);
+  const qScale = scale(functionName, 'qScale', ofTensor(options.qScale), 1);
+  const kScale = scale(functionName, 'kScale', ofTensor(options.kScale), 1);
   return {
     smScale: planned.smScale * qScale * kScale,
-    vScale: scale(functionName, 'vScale', options.vScale, 1),
+    vScale: scale(functionName, 'vScale', ofTensor(options.vScale), 1),
     lseFactor: lseBase === 'e' ? Math.LN2 : 1,
   };
 }
@@ -299,7 +299,11 @@ function scale(functionName: string, name: string, value: number | Tensor | unde
 }
 
 /** Dtypes that the output may have, the first where none is given. */
-export function readOutDtypes(functionName: string, options: SinglePrefillOptions, qDtype: DType): readonly DType[] {
+export function readOutDtypes(
+  functionName: string,
+  options: Pick<SinglePrefillOptions, 'outDtype'>,
+  qDtype: DType,
+): readonly DType[] {
   const { outDtype } = options;
   oneOf(functionName, 'outDtype', outDtype, ['float16', 'bfloat16']);
   if (qDtype === 'float8_e4m3fn') return outDtype === undefined ? ['float16', 'bfloat16'] : [outDtype];

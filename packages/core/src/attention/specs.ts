@@ -3,7 +3,7 @@
 import type { KernelSpec } from '../jit/spec.ts';
 import { batchDecodeSpec, batchMergeSpec, batchPrefillSpec } from './batchKernel.ts';
 import { decodeSpec } from './decodeKernel.ts';
-import { hopperFp8Spec } from './hopperFp8.ts';
+import { fp8ValuesSpec, hopperFp8Spec } from './hopperFp8Kernel.ts';
 import { chooseHopperTile, hopperSpec } from './hopperKernel.ts';
 import type { KernelOptions } from './kernelName.ts';
 import { mergeStatesSpecs } from './mergeKernel.ts';
@@ -69,9 +69,11 @@ export function attentionSpecs(): KernelSpec[] {
     hopperSpec({ ...causal, headDim: 64 }, chooseHopperTile({ ...causal, headDim: 64 }, 1024), 'pages', true),
     hopperSpec({ ...causal, headDim: 256 }, chooseHopperTile({ ...causal, headDim: 256 }, 8192), 'rows', true),
     hopperSpec({ ...causal, headDim: 192 }, chooseHopperTile({ ...causal, headDim: 192 }, 8192), 'gather', true),
-    hopperFp8Spec({ ...causal, ...e4m3, outDtype: 'float16' }, false),
-    hopperFp8Spec({ ...plain, ...e4m3, outDtype: 'bfloat16' }, false),
-    hopperFp8Spec({ ...causal, ...e4m3, headDim: 256, logitsSoftCap: 30, outDtype: 'bfloat16' }, false),
+    hopperFp8Spec({ ...causal, ...e4m3, outDtype: 'float16' }, 'single'),
+    hopperFp8Spec({ ...plain, ...e4m3, outDtype: 'bfloat16' }, 'ragged'),
+    hopperFp8Spec({ ...causal, ...e4m3, headDim: 256, logitsSoftCap: 30, outDtype: 'bfloat16' }, 'paged'),
+    ...(['single', 'ragged', 'paged'] as const).map((source) => fp8ValuesSpec(128, source)),
+    fp8ValuesSpec(256, 'paged'),
     ...mergeStatesSpecs(),
   ];
 }

@@ -50,7 +50,7 @@ describe('aotKernels', () => {
     expect(all.map(({ name }) => name)).toEqual(expect.arrayContaining(own));
     expect(own).toContain('batch_decode_paged_bf16_hd128_w4_t32_s3');
     expect(own).toContain('batch_prefill_paged_bf16_hd128_causal_t128x64');
-    expect(own).toContain('single_prefill_fa3_rows_e4m3_hd128_causal_o_bf16_t128x192');
+    expect(own).toContain('prefill_fa3_single_e4m3_hd128_causal_o_bf16_t128x192');
   });
 
   it('has what families differ in', () => {

@@ -3,7 +3,7 @@
 import { afterEach, expect } from 'vitest';
 import * as flashinfer from '../../src/index.ts';
 import type { DType } from '../../src/tensor/dtype.ts';
-import { backendOption, testDevice } from '../device.ts';
+import { backendOption, onCuda, testDevice } from '../device.ts';
 import { type AttentionReferenceOptions, attentionReference } from '../reference/attention.ts';
 import { attentionTolerance, expectClose, expectLseClose, largestLogit } from '../reference/compare.ts';
 import { maskArray, normalArray, testSeed, uniformSource } from '../reference/random.ts';
@@ -17,9 +17,13 @@ export interface BatchCase {
   readonly headDim: number;
   /** Default headDim. */
   readonly headDimVo?: number;
-  readonly dtype: FloatDType;
+  readonly dtype: FloatDType | 'float8_e4m3fn';
+  /** Of float8 queries. Default `'float16'`. */
+  readonly outDtype?: 'float16' | 'bfloat16';
+  /** Pass random scales, one a head. */
+  readonly headScales?: boolean;
   /** Default: that of the run (device.ts). */
-  readonly backend?: 'fa3';
+  readonly backend?: 'fa2' | 'fa3';
   readonly kvDtype?: DType;
   readonly pageSize?: number;
   readonly kvLayout?: 'NHD' | 'HND';
@@ -112,7 +116,10 @@ export function makeInputs(c: BatchCase) {
         'float32',
       )
     : undefined;
-  return { q, k: k!, v: v!, values, masks: bits, sinks };
+  const factors = (heads: number, seed: number): Float32Array =>
+    normalArray(heads, seed).map((x) => (c.headScales ? 0.5 + Math.abs(x) : 1));
+  const scales = { q: factors(c.numQoHeads, 5), k: factors(c.numKvHeads, 6), v: factors(c.numKvHeads, 7) };
+  return { q, k: k!, v: v!, values, masks: bits, sinks, scales };
 }
 
 /** The masks in the form a case asks for. */
@@ -134,6 +141,44 @@ export function maskOptions(c: BatchCase, masks: readonly Uint8Array[] | undefin
   }
 }
 
+const outDtypeOf = (c: BatchCase): FloatDType => (c.dtype === 'float8_e4m3fn' ? (c.outDtype ?? 'float16') : c.dtype);
+
+/** Rows `[n, heads, dim]` times their head's factor. */
+function times(tensor: flashinfer.Tensor, factors: Float32Array, dim: number): Float64Array {
+  return heldValues(tensor).map((x, n) => x * factors[Math.floor(n / dim) % factors.length]!);
+}
+
+/** What `run()` is given besides tensors to write to. */
+function runOptions(inputs: ReturnType<typeof makeInputs>, c: BatchCase) {
+  const scale = (x: Float32Array) => deviceTensor(x, [x.length], 'float32');
+  const { q, k, v } = inputs.scales;
+  return {
+    returnLse: true,
+    ...(inputs.sinks && { sinks: inputs.sinks }),
+    ...(c.headScales && { qScale: scale(q), kScale: scale(k), vScale: scale(v) }),
+  } as const;
+}
+
+/** Weights are rounded to e4m3 too: 3 bits of mantissa, errors of up to 2^-4 that partly cancel. */
+function expectFloat8Close(
+  out: Float64Array,
+  lse: Float64Array,
+  reference: ReturnType<typeof attentionReference>,
+  label: string,
+): void {
+  let difference = 0;
+  let norm = 1e-30;
+  reference.out.forEach((x, n) => {
+    difference += (out[n]! - x) ** 2;
+    norm += x ** 2;
+  });
+  expect(Math.sqrt(difference / norm), label).toBeLessThan(4e-2);
+  reference.lse.forEach((x, n) => {
+    if (x === -Infinity) expect(lse[n], label).toBe(x);
+    else expect(Math.abs(lse[n]! - x), label).toBeLessThan(2e-2);
+  });
+}
+
 const outShape = (c: BatchCase): number[] => [total(c.qoLens), c.numQoHeads, valueDim(c)];
 
 export function planOptions(c: BatchCase) {
@@ -145,6 +190,7 @@ export function planOptions(c: BatchCase) {
     headDimVo: valueDim(c),
     qDtype: dtype,
     kvDtype: c.kvDtype ?? dtype,
+    ...(c.outDtype && { outDtype: c.outDtype }),
     ...c.options,
     ...c.plan,
   };
@@ -157,7 +203,8 @@ export function expectBatch(
   out: ArrayLike<number>,
   lse: ArrayLike<number>,
 ) {
-  const [q, k, v] = [inputs.q, inputs.k, inputs.v].map(heldValues);
+  const headDims = { q: c.headDim, k: c.headDim, v: valueDim(c) };
+  const [q, k, v] = (['q', 'k', 'v'] as const).map((name) => times(inputs[name], inputs.scales[name], headDims[name]));
   const { numQoHeads, numKvHeads, headDim, options = {} } = c;
   const headDimVo = valueDim(c);
   const longest = Math.max(...c.kvLens, ...c.qoLens);
@@ -182,14 +229,17 @@ export function expectBatch(
       },
     );
     const maxLogit = largestLogit(reference.lse);
-    const tolerance = attentionTolerance(c.dtype, { maxRopePosition: rope, maxLogit });
+    const tolerance = attentionTolerance(outDtypeOf(c), { maxRopePosition: rope, maxLogit });
     const label = `[seed ${testSeed}] request ${r}: qo ${qoLen}, kv ${kvLen}`;
     const width = numQoHeads * headDimVo;
     const got = Float64Array.from({ length: qoLen * width }, (_, i) => out[row * width + i]!);
     const gotLse = Float64Array.from({ length: qoLen * numQoHeads }, (_, i) => lse[row * numQoHeads + i]!);
     if (qoLen > 0) {
-      expectClose(got, reference.out, headDimVo, tolerance, `${label} out`);
-      expectLseClose(gotLse, reference.lse, tolerance, `${label} lse`);
+      if (c.dtype === 'float8_e4m3fn' && onCuda) expectFloat8Close(got, gotLse, reference, label);
+      else {
+        expectClose(got, reference.out, headDimVo, tolerance, `${label} out`);
+        expectLseClose(gotLse, reference.lse, tolerance, `${label} lse`);
+      }
     }
     row += qoLen;
     key += kvLen;
@@ -217,8 +267,8 @@ export function runPaged(c: BatchCase, kind: 'decode' | 'prefill'): void {
   const common = { kvLayout: c.kvLayout ?? 'NHD', device: testDevice, ...backendOption(c) } as const;
   const { pagedKvIndptr, pagedKvIndices, pagedKvLastPageLen } = table;
   const pages = { pagedKvIndptr, pagedKvIndices, pagedKvLastPageLen, pageSize: c.pageSize ?? 1 };
-  const out = poisoned(outShape(c), c.dtype);
-  const run = { out, returnLse: true, ...(inputs.sinks && { sinks: inputs.sinks }) } as const;
+  const out = poisoned(outShape(c), outDtypeOf(c));
+  const run = { out, ...runOptions(inputs, c) } as const;
   let result: [flashinfer.Tensor, flashinfer.Tensor];
   if (kind === 'decode') {
     const wrapper = kept(new flashinfer.BatchDecodeWithPagedKVCacheWrapper(common));
@@ -246,7 +296,7 @@ export function runRagged(c: BatchCase): void {
   const lengths = { qoIndptr: indptr(c.qoLens), kvIndptr: indptr(c.kvLens) };
   wrapper.plan({ ...planOptions(c), ...maskOptions(c, inputs.masks), ...lengths });
   const [k, v] = [inputs.k, inputs.v].map((x) => (hnd ? x.transpose(0, 1).contiguous() : x));
-  const out = poisoned(outShape(c), c.dtype);
-  const lse = wrapper.run(inputs.q, k!, v!, { out, returnLse: true, ...(inputs.sinks && { sinks: inputs.sinks }) })[1];
+  const out = poisoned(outShape(c), outDtypeOf(c));
+  const lse = wrapper.run(inputs.q, k!, v!, { out, ...runOptions(inputs, c) })[1];
   expectBatch(c, inputs, out.toArraySync() as Float32Array, lse.toArraySync() as Float32Array);
 }

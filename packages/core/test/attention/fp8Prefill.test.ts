@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // float8_e4m3fn queries, keys and values against the float64 reference on the same, already rounded, values.
 import { describe, expect, it } from 'vitest';
-import { hopperFp8SharedBytes, hopperFp8Tile } from '../../src/attention/hopperFp8.ts';
+import { hopperFp8SharedBytes, hopperFp8Tile } from '../../src/attention/hopperFp8Kernel.ts';
 import * as flashinfer from '../../src/index.ts';
 import { smArch } from '../../src/runtime/device.ts';
 import { onCuda, testDevice } from '../device.ts';
@@ -9,6 +9,16 @@ import { attentionReference } from '../reference/attention.ts';
 import { normalArray } from '../reference/random.ts';
 import { expectThrows } from '../thrownBy.ts';
 import { deviceTensor, heldValues, hostValues, poisoned, prefillOperator } from './attentionCase.ts';
+import {
+  type BatchCase,
+  expectBatch,
+  indptr,
+  kept,
+  pagedInputs,
+  planOptions,
+  runPaged,
+  runRagged,
+} from './batchCase.ts';
 
 /** On a GPU weights are rounded to e4m3 too: 3 bits of mantissa, errors of up to 2^-4 that partly cancel. */
 const tolerance = onCuda ? 4e-2 : 5e-3;
@@ -24,6 +34,8 @@ interface Fp8Case {
   readonly options?: Record<string, unknown>;
   readonly scales?: 'number' | 'head';
   readonly kvLayout?: 'NHD' | 'HND';
+  /** Keys are the longer the earlier they stand: going back, every tile has a new greatest logit. */
+  readonly grows?: boolean;
 }
 
 const e4m3 = 'float8_e4m3fn';
@@ -51,8 +63,10 @@ function relativeError(got: ArrayLike<number>, wanted: ArrayLike<number>): numbe
 function runFp8(c: Fp8Case): void {
   const { qoLen, kvLen, numQoHeads, numKvHeads, headDim, kvLayout = 'NHD' } = c;
   const q = deviceTensor(normalArray(qoLen * numQoHeads * headDim, 0), [qoLen, numQoHeads, headDim], e4m3);
-  const [k, v] = [1, 2].map((seed) =>
-    deviceTensor(normalArray(kvLen * numKvHeads * headDim, seed), [kvLen, numKvHeads, headDim], e4m3),
+  const growth = (n: number): number => (c.grows ? 4 - (3 * n) / (kvLen * numKvHeads * headDim) : 1);
+  const keys = normalArray(kvLen * numKvHeads * headDim, 1).map((x, n) => x * growth(n));
+  const [k, v] = [keys, normalArray(kvLen * numKvHeads * headDim, 2)].map((values) =>
+    deviceTensor(values, [kvLen, numKvHeads, headDim], e4m3),
   ) as [flashinfer.Tensor, flashinfer.Tensor];
   const inputs = { q: heldValues(q), k: heldValues(k), v: heldValues(v) };
   const options: Record<string, unknown> = { ...c.options, kvLayout };
@@ -104,6 +118,12 @@ describe.skipIf(!serves)('prefill of float8_e4m3fn', () => {
     runFp8({ ...shape, scales: 'number', outDtype: 'float16', kvLayout: 'HND' });
   });
 
+  it('greatest logits that rise from tile to tile', () => {
+    const shape = { qoLen: 70, kvLen: 1000, ...heads, grows: true } as const;
+    runFp8({ ...shape, headDim: 128 });
+    runFp8({ ...shape, headDim: 256, options: { causal: true } });
+  });
+
   it('windows, soft caps and ALiBi', () => {
     const shape = { qoLen: 150, kvLen: 500, ...heads, headDim: 128, scales: 'head' } as const;
     runFp8({ ...shape, options: { causal: true, windowLeft: 77 } });
@@ -123,6 +143,73 @@ describe.skipIf(!serves)('prefill of float8_e4m3fn', () => {
     kv.copy_(flashinfer.ones([210, 2, 128], { dtype: e4m3, device: testDevice }));
     const q = flashinfer.ones([130, 2, 128], { dtype: e4m3, device: testDevice });
     expect(new Set(hostValues(flashinfer.singlePrefillWithKVCache(q, kv, kv)))).toEqual(new Set([1]));
+  });
+});
+
+describe.skipIf(!serves)('batches of float8_e4m3fn', () => {
+  const base = { ...heads, headDim: 128, dtype: e4m3, options: { causal: true } } as const;
+  const lengths = { qoLens: [37, 1, 0, 200, 17, 130], kvLens: [54, 97, 30, 700, 0, 300] };
+
+  it.each<Omit<BatchCase, 'qoLens' | 'kvLens'> & { name: string }>([
+    { name: 'causal', ...base },
+    {
+      name: 'full, HND, bfloat16, scales',
+      ...base,
+      options: {},
+      kvLayout: 'HND',
+      outDtype: 'bfloat16',
+      headScales: true,
+    },
+    { name: 'd256', ...base, headDim: 256, headScales: true },
+    { name: 'group 7', ...base, numQoHeads: 7, numKvHeads: 1, headScales: true },
+    { name: 'window, cap', ...base, options: { causal: true, windowLeft: 50, logitsSoftCap: 20 } },
+    { name: 'ALiBi, sinks', ...base, options: { causal: true, posEncodingMode: 'ALIBI' }, sinks: true },
+  ])('ragged: $name', (c) => runRagged({ ...c, ...lengths }));
+
+  it.each([1, 5, 16, 24, 64, 256])('pages of %i', (pageSize) => {
+    runPaged({ ...base, ...lengths, pageSize, headScales: true }, 'prefill');
+    runPaged({ ...base, ...lengths, pageSize, kvLayout: 'HND', tuple: true, headDim: 256, options: {} }, 'prefill');
+  });
+
+  it.skipIf(!onCuda)('gives the same bits in 50 runs, of more items than multiprocessors', () => {
+    const many = { ...base, numQoHeads: 32, numKvHeads: 8, qoLens: [700, 333, 1, 900], kvLens: [900, 1500, 700, 900] };
+    const { inputs, table, cache } = pagedInputs({ ...many, pageSize: 16 });
+    const { numPages: _, ...pages } = table;
+    const wrapper = kept(new flashinfer.BatchPrefillWithPagedKVCacheWrapper({ device: testDevice }));
+    wrapper.plan({ ...planOptions(many), ...pages, pageSize: 16, qoIndptr: indptr(many.qoLens) });
+    const first = wrapper.run(inputs.q, cache).toArraySync();
+    for (let n = 0; n < 50; ++n) expect(wrapper.run(inputs.q, cache).toArraySync()).toEqual(first);
+  });
+
+  it.skipIf(!onCuda)('graphs replay correctly after new plans', () => {
+    const c = (qoLens: number[], kvLens: number[]): BatchCase => ({ ...base, pageSize: 16, qoLens, kvLens });
+    // The tensors of the first plan stay, as a captured run reads them; later plans use no more pages or tokens.
+    const plans = [c([100, 200, 50, 250], [300, 300, 100, 500]), c([600], [1000]), c([1, 0, 599], [400, 100, 600])];
+    const maxima = { maxBatchSize: 4, maxNumTokens: 600, maxNumPages: 80 };
+    const wrapper = kept(
+      new flashinfer.BatchPrefillWithPagedKVCacheWrapper({ useCudaGraph: true, ...maxima, device: testDevice }),
+    );
+    const prepare = (each: BatchCase) => {
+      const { inputs, table, cache } = pagedInputs(each);
+      const { numPages: _, ...pages } = table;
+      wrapper.plan({ ...planOptions(each), ...pages, pageSize: 16, qoIndptr: indptr(each.qoLens) });
+      return { inputs, cache: cache as flashinfer.Tensor };
+    };
+    const { inputs: first, cache: pool } = prepare(plans[0]!);
+    const out = poisoned(first.q.shape, 'float16');
+    const lse = flashinfer.zeros([600, heads.numQoHeads], { dtype: 'float32', device: testDevice });
+    const run = () => void wrapper.run(first.q, pool, { out, lse, returnLse: true });
+    run();
+    flashinfer.cuda.synchronizeSync();
+    const graph = kept(flashinfer.cuda.capture(kept(new flashinfer.cuda.Stream()), run));
+    for (const each of plans) {
+      const { inputs, cache } = prepare(each);
+      pool.slice(0, 0, cache.shape[0]!).copy_(cache);
+      first.q.copy_(inputs.q);
+      out.copy_(poisoned(out.shape, 'float16'));
+      graph.launch();
+      expectBatch(each, inputs, out.toArraySync() as Float32Array, lse.toArraySync() as Float32Array);
+    }
   });
 });
 
@@ -148,10 +235,52 @@ describe('errors of float8 prefill', () => {
     expectThrows(() => prefillOperator(q, q, q, { kScale: three }), 'ERR_FLASHINFER_INVALID_SHAPE', 'kScale', '3');
   });
 
+  it('names what does not fit in batches', () => {
+    const plan = { qoIndptr: [0, 4], kvIndptr: [0, 4], numQoHeads: 2, numKvHeads: 2, headDimQk: 128 };
+    const ragged = kept(new flashinfer.BatchPrefillWithRaggedKVCacheWrapper({ device: testDevice }));
+    const dtypeCode = 'ERR_FLASHINFER_INVALID_DTYPE';
+    expectThrows(() => ragged.plan({ ...plan, qDtype: e4m3, kvDtype: 'float16' }), dtypeCode, 'kvDtype', 'float16');
+    expectThrows(() => ragged.plan({ ...plan, outDtype: 'bfloat16' }), 'ERR_FLASHINFER_INVALID_ARGUMENT', 'outDtype');
+    ragged.plan(plan);
+    expectThrows(() => ragged.run(half, half, half, { kScale: scale }), 'ERR_FLASHINFER_INVALID_SCALE', 'kScale');
+    const decode = kept(new flashinfer.BatchDecodeWithPagedKVCacheWrapper({ device: testDevice }));
+    const pages = { pagedKvIndptr: [0, 1], pagedKvIndices: [0], pagedKvLastPageLen: [1], pageSize: 4 };
+    const { qoIndptr: _, kvIndptr: __, ...heads } = plan;
+    expectThrows(() => decode.plan({ ...heads, ...pages, qDtype: e4m3 }), dtypeCode, 'qDtype', e4m3);
+  });
+
+  it.skipIf(!serves)('batches write to the workspace that the caller gives', () => {
+    const plan = {
+      qoIndptr: [0, 4],
+      kvIndptr: [0, 4],
+      numQoHeads: 2,
+      numKvHeads: 2,
+      headDimQk: 128,
+      qDtype: e4m3,
+    } as const;
+    const own = kept(new flashinfer.BatchPrefillWithRaggedKVCacheWrapper({ device: testDevice }));
+    own.plan(plan);
+    const bytes = own.workspaceSize();
+    expect(bytes > 0).toBe(onCuda);
+    const workspace = flashinfer.zeros([Math.max(1, bytes)], { dtype: 'uint8', device: testDevice });
+    const given = kept(new flashinfer.BatchPrefillWithRaggedKVCacheWrapper({ device: testDevice, workspace }));
+    given.plan(plan);
+    const x = flashinfer.randn([4, 2, 128], { dtype: e4m3, device: testDevice, seed: 1 });
+    expect(given.run(x, x, x).toArraySync()).toEqual(own.run(x, x, x).toArraySync());
+    if (!onCuda) return;
+    expect((workspace.toArraySync() as Uint8Array).some((byte) => byte !== 0)).toBe(true);
+    const small = flashinfer.zeros([bytes - 1], { dtype: 'uint8', device: testDevice });
+    const tight = kept(new flashinfer.BatchPrefillWithRaggedKVCacheWrapper({ device: testDevice, workspace: small }));
+    expectThrows(() => tight.plan(plan), 'ERR_FLASHINFER_INVALID_SHAPE', 'workspace', String(bytes));
+  });
+
   it.skipIf(!onCuda)('refuses what has no kernel', () => {
     const narrow = flashinfer.zeros([4, 2, 64], { dtype: e4m3, device: testDevice });
     expectThrows(() => prefillOperator(narrow, narrow, narrow), 'ERR_FLASHINFER_UNSUPPORTED', "q.to('float16')");
     expectThrows(() => prefillOperator(q, q, q, { backend: 'fa2' }), 'ERR_FLASHINFER_UNSUPPORTED', 'fa2');
+    const wrapper = kept(new flashinfer.BatchPrefillWithRaggedKVCacheWrapper({ device: testDevice }));
+    const plan = { qoIndptr: [0, 4], kvIndptr: [0, 4], numQoHeads: 2, numKvHeads: 2, headDimQk: 64 };
+    expectThrows(() => wrapper.plan({ ...plan, qDtype: e4m3 }), 'ERR_FLASHINFER_UNSUPPORTED', 'headDim 64', 'float16');
   });
 });
 
