@@ -12,9 +12,12 @@
 
 namespace flashinfer {
 
-/** Grid: blocks that stay; at most as many as multiprocessors. */
-template <class C, class Params>
-__device__ __forceinline__ void hopper_prefill(const Params& batch) {
+/**
+ * A block of the template: its first warpgroup is Loader's, the others are Warpgroup's. Grid: blocks that stay; at most as
+ * many as multiprocessors.
+ */
+template <class C, class Loader, class Warpgroup, class Params>
+__device__ __forceinline__ void hopper_block(const Params& batch) {
   extern __shared__ __align__(128) char smem[];
   require_shared_bytes(C::kSharedBytes);
   const uint32_t unaligned = shared_address(smem);
@@ -27,28 +30,23 @@ __device__ __forceinline__ void hopper_prefill(const Params& batch) {
       tma_prefetch_map(&batch.k_map);
       tma_prefetch_map(&batch.v_map);
     }
-    for (int i = 0; i < C::STAGES; ++i) {
-      mbarrier_init(shared.k_full(i), C::kFullArrivals);
-      mbarrier_init(shared.v_full(i), C::kFullArrivals);
-      mbarrier_init(shared.k_empty(i), C::kWarpgroups * 4);
-      mbarrier_init(shared.v_empty(i), C::kWarpgroups * 4);
-    }
-    for (int wg = 0; wg < C::kWarpgroups; ++wg) {
-      mbarrier_init(shared.q_full(wg), 1);
-      mbarrier_init(shared.q_empty(wg), 4);
-    }
-    mbarrier_init_fence();
+    init_barriers(shared);
   }
   __syncthreads();
   // By way of a shuffle the compiler knows it as the same in a warp, and keeps it.
   const int warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
   if (warpgroup == 0) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;\n" ::"n"(C::kLoaderRegisters));
-    HopperLoader<C, Params>(batch, shared).run(items, reinterpret_cast<int*>(items + C::kWarpgroups));
+    Loader(batch, shared).run(items, reinterpret_cast<int*>(items + C::kWarpgroups));
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;\n" ::"n"(C::kRegisters));
-    HopperWarpgroup<C, Params>(shared, warpgroup - 1).run(batch, items);
+    Warpgroup(shared, warpgroup - 1).run(batch, items);
   }
+}
+
+template <class C, class Params>
+__device__ __forceinline__ void hopper_prefill(const Params& batch) {
+  hopper_block<C, HopperLoader<C, Params>, HopperWarpgroup<C, Params>>(batch);
 }
 
 }  // namespace flashinfer

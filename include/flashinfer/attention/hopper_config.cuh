@@ -38,7 +38,8 @@ struct HopperConfig {
   static constexpr int kLoaderRegisters = kWarpgroups == 3 ? 32 : kGathers ? 40 : 24;
   static constexpr int kRegisters = kWarpgroups == 3 ? 160 : kGathers ? 232 : 240;
 
-  /** Tiles are columns of 64 elements: rows of 128 bytes, as the swizzle wants them. */
+  /** Tiles are columns of so many elements: rows of 128 bytes, as the swizzle wants them. */
+  static constexpr int kColumn = 64;
   static constexpr int kQBytes = 64 * D_QK * 2, kKBytes = KV_TILE * D_QK * 2, kVBytes = KV_TILE * D_VO * 2;
   static constexpr int kK = kWarpgroups * kQBytes, kV = kK + STAGES * kKBytes, kBarriers = kV + STAGES * kVBytes;
   static constexpr int kItems = kBarriers + (4 * STAGES + 2 * kWarpgroups) * 8;
@@ -62,6 +63,22 @@ struct HopperShared {
   __device__ __forceinline__ uint32_t q_full(int wg) const { return barrier(4 * C::STAGES + wg); }
   __device__ __forceinline__ uint32_t q_empty(int wg) const { return barrier(4 * C::STAGES + C::kWarpgroups + wg); }
 };
+
+/** By one thread, before all others see them. */
+template <class C>
+__device__ __forceinline__ void init_barriers(const HopperShared<C>& shared) {
+  for (int i = 0; i < C::STAGES; ++i) {
+    mbarrier_init(shared.k_full(i), C::kFullArrivals);
+    mbarrier_init(shared.v_full(i), C::kFullArrivals);
+    mbarrier_init(shared.k_empty(i), C::kWarpgroups * 4);
+    mbarrier_init(shared.v_empty(i), C::kWarpgroups * 4);
+  }
+  for (int wg = 0; wg < C::kWarpgroups; ++wg) {
+    mbarrier_init(shared.q_full(wg), 1);
+    mbarrier_init(shared.q_empty(wg), 4);
+  }
+  mbarrier_init_fence();
+}
 
 /** Position in a ring: which buffer, and the parity of its phase. */
 template <int STAGES>

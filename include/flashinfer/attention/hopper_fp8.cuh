@@ -23,7 +23,8 @@ struct HopperFp8Config {
   /** Keys of values that lie side by side: a whole number of them is a tile. */
   static constexpr int kColumns = KV_TILE % 128 == 0 ? 128 : 64;
 
-  /** Tiles of queries and keys are columns of 128 dimensions, those of values columns of keys. */
+  /** Tiles of queries and keys are columns of so many dimensions, those of values columns of keys. */
+  static constexpr int kColumn = 128, kFullArrivals = 1;
   static constexpr int kQBytes = 64 * D_QK, kKBytes = KV_TILE * D_QK, kVBytes = KV_TILE * D_VO;
   static constexpr int kK = kWarpgroups * kQBytes, kV = kK + STAGES * kKBytes, kBarriers = kV + STAGES * kVBytes;
   static constexpr int kItems = kBarriers + (4 * STAGES + 2 * kWarpgroups) * 8;
@@ -60,6 +61,9 @@ struct HopperFp8Loader {
   /** First rows of keys and columns of values. */
   int first_key, first_column, head;
 
+  __device__ __forceinline__ HopperFp8Loader(const Params& params, const HopperShared<C>& places)
+      : batch(params), shared(places) {}
+
   __device__ __forceinline__ void load_keys(int stage, int tile) {
     mbarrier_arrive_expect(shared.k_full(stage), C::kKBytes);
 #pragma unroll
@@ -78,28 +82,9 @@ struct HopperFp8Loader {
     }
   }
 
-  /** The item and its queries for every warpgroup; request -1 says that there is nothing more. */
-  __device__ __forceinline__ void hand_over(const HopperItem& item, HopperItem* items, int parity) {
-    const int tokens = batch.warpgroup_rows / batch.group_size;
-    for (int wg = 0; wg < C::kWarpgroups; ++wg) {
-      mbarrier_wait(shared.q_empty(wg), parity);
-      items[wg] = item;
-      if (item.request < 0) {
-        mbarrier_arrive(shared.q_full(wg));
-        continue;
-      }
-      mbarrier_arrive_expect(shared.q_full(wg), batch.warpgroup_rows * C::D_QK);
-      const int token = item.qo_begin + (item.tile * C::kWarpgroups + wg) * tokens;
-#pragma unroll
-      for (int c = 0; c < C::D_QK / 128; ++c) {
-        tma_load_3d(shared.q(wg) + c * 64 * 128, &batch.q_map, shared.q_full(wg), c * 128, item.head * batch.group_size,
-                    token);
-      }
-    }
-  }
-
   /** The order of hopper.cuh. */
-  __device__ __forceinline__ void run(HopperItem* items) {
+  __device__ __forceinline__ void run(HopperItem* items, int*) {
+    if (threadIdx.x != 0) return;
     unsigned* counters = static_cast<unsigned*>(batch.counters);
     const int num_items = hopper_num_items<C>(batch);
     RingPosition<C::STAGES> ring;
@@ -108,14 +93,14 @@ struct HopperFp8Loader {
     for (int q_parity = 1;; q_parity ^= 1) {
       const unsigned taken = atomicAdd(counters, 1u);
       head = item.head;
-      if (item.request < 0 || item.first == item.end) hand_over(item, items, q_parity);
+      if (item.request < 0 || item.first == item.end) hopper_hand_over(batch, shared, item, items, q_parity);
       if (item.request < 0) break;
       first_column = fp8_first_column<C::BATCH, C::PAGED>(batch, item.request, kv_start);
       first_key = C::PAGED ? first_column : kv_start;
       for (int tile = item.end - 1; tile >= item.first; --tile) {
         mbarrier_wait(shared.k_empty(ring.stage), ring.parity ^ 1);
         load_keys(ring.stage, tile);
-        if (tile == item.end - 1) hand_over(item, items, q_parity);
+        if (tile == item.end - 1) hopper_hand_over(batch, shared, item, items, q_parity);
         mbarrier_wait(shared.v_empty(ring.stage), ring.parity ^ 1);
         load_values(ring.stage, tile);
         ring.advance();
@@ -371,39 +356,9 @@ struct HopperFp8Warpgroup {
   }
 };
 
-/** Grid: blocks that stay; at most as many as multiprocessors. */
 template <class C, class Params>
 __device__ __forceinline__ void hopper_fp8_prefill(const Params& batch) {
-  extern __shared__ __align__(128) char smem[];
-  require_shared_bytes(C::kSharedBytes);
-  const uint32_t unaligned = shared_address(smem);
-  const HopperShared<C> shared{(unaligned + 1023) / 1024 * 1024};
-  HopperItem* items = reinterpret_cast<HopperItem*>(smem + (shared.base - unaligned) + C::kItems);
-  if (threadIdx.x == 0) {
-    tma_prefetch_map(&batch.q_map);
-    tma_prefetch_map(&batch.k_map);
-    tma_prefetch_map(&batch.v_map);
-    for (int i = 0; i < C::STAGES; ++i) {
-      mbarrier_init(shared.k_full(i), 1);
-      mbarrier_init(shared.v_full(i), 1);
-      mbarrier_init(shared.k_empty(i), C::kWarpgroups * 4);
-      mbarrier_init(shared.v_empty(i), C::kWarpgroups * 4);
-    }
-    for (int wg = 0; wg < C::kWarpgroups; ++wg) {
-      mbarrier_init(shared.q_full(wg), 1);
-      mbarrier_init(shared.q_empty(wg), 4);
-    }
-    mbarrier_init_fence();
-  }
-  __syncthreads();
-  const int warpgroup = threadIdx.x / 128;
-  if (warpgroup == 0) {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;\n" ::"n"(C::kLoaderRegisters));
-    if (threadIdx.x == 0) HopperFp8Loader<C, Params>{batch, shared}.run(items);
-  } else {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;\n" ::"n"(C::kRegisters));
-    HopperFp8Warpgroup<C, Params>(shared, warpgroup - 1).run(batch, items);
-  }
+  hopper_block<C, HopperFp8Loader<C, Params>, HopperFp8Warpgroup<C, Params>>(batch);
 }
 
 }  // namespace flashinfer

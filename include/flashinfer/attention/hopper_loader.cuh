@@ -5,6 +5,29 @@
 
 namespace flashinfer {
 
+/** The item and its queries for every warpgroup; request -1 says that there is nothing more. */
+template <class C, class Params>
+__device__ __forceinline__ void hopper_hand_over(const Params& batch, const HopperShared<C>& shared,
+                                                 const HopperItem& item, HopperItem* items, int parity) {
+  const int tokens = batch.warpgroup_rows / batch.group_size;
+  const uint32_t bytes = batch.warpgroup_rows * (C::kQBytes / 64);
+  for (int wg = 0; wg < C::kWarpgroups; ++wg) {
+    mbarrier_wait(shared.q_empty(wg), parity);
+    items[wg] = item;
+    if (item.request < 0) {
+      mbarrier_arrive(shared.q_full(wg));
+      continue;
+    }
+    mbarrier_arrive_expect(shared.q_full(wg), bytes);
+    const int token = item.qo_begin + (item.tile * C::kWarpgroups + wg) * tokens;
+#pragma unroll
+    for (int c = 0; c < C::D_QK / C::kColumn; ++c) {
+      tma_load_3d(shared.q(wg) + c * 64 * 128, &batch.q_map, shared.q_full(wg), c * C::kColumn,
+                  item.head * batch.group_size, token);
+    }
+  }
+}
+
 /** The loading warpgroup. kRows: one thread does all of it; kPages: warps of K and warps of V; kGather: all threads copy. */
 template <class C, class Params>
 struct HopperLoader {
@@ -146,28 +169,11 @@ struct HopperLoader {
   }
 
   /**
-   * The item and its queries for every warpgroup; request -1 says that there is nothing more. By one thread: others could
-   * come so late that an item without keys, which waits for none of them, has already been given back.
+   * By one thread: others could come so late that an item without keys, which waits for none of them, has already been
+   * given back.
    */
   __device__ __forceinline__ void hand_over(const HopperItem& item, HopperItem* items, int parity) {
-    if (kThreads > 1 && thread != 0) return;
-    const int tokens = batch.warpgroup_rows / batch.group_size;
-    const uint32_t bytes = batch.warpgroup_rows * C::D_QK * 2;
-    for (int wg = 0; wg < C::kWarpgroups; ++wg) {
-      mbarrier_wait(shared.q_empty(wg), parity);
-      items[wg] = item;
-      if (item.request < 0) {
-        mbarrier_arrive(shared.q_full(wg));
-        continue;
-      }
-      mbarrier_arrive_expect(shared.q_full(wg), bytes);
-      const int token = item.qo_begin + (item.tile * C::kWarpgroups + wg) * tokens;
-#pragma unroll
-      for (int c = 0; c < C::D_QK / 64; ++c) {
-        tma_load_3d(shared.q(wg) + c * 64 * 128, &batch.q_map, shared.q_full(wg), c * 64, item.head * batch.group_size,
-                    token);
-      }
-    }
+    if (kThreads == 1 || thread == 0) hopper_hand_over(batch, shared, item, items, parity);
   }
 
   __device__ __forceinline__ void run(HopperItem* items, int* places) {
