@@ -22,6 +22,12 @@ __device__ __forceinline__ void transpose_quad(uint32_t (&x)[4], int t) {
   }
 }
 
+/** One store: left to itself, the compiler makes four of some, rather than to have neighbouring registers. */
+__device__ __forceinline__ void store_16(void* to, const uint32_t (&x)[4]) {
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};\n" ::"l"(to), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3])
+               : "memory");
+}
+
 /**
  * Has a and b computed before what follows in memory. The compiler moves arithmetic behind a wait for products, however much
  * of it there is to do meanwhile, but not a store that depends on it; this one, of a NaN that no operation gives, is never
@@ -320,16 +326,36 @@ struct HopperWarpgroup {
     ring = next;
   }
 
+  /**
+   * What both rows are multiplied with, and their lse, without branches: a warp waits for each of its own instructions
+   * here. `l` is at least a weight of the greatest logit, so that approximations do not meet subnormal numbers.
+   */
+  __device__ __forceinline__ void finish_rows(float (&factor)[2], float (&lse)[2]) {
+#pragma unroll
+    for (int step = 1; step <= 2; step <<= 1) {
+      const float others[2] = {__shfl_xor_sync(0xffffffffu, l[0], step), __shfl_xor_sync(0xffffffffu, l[1], step)};
+      l[0] += others[0];
+      l[1] += others[1];
+    }
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      lse[r] = l[r] == 0.0f ? negative_infinity() : greatest(r) + log2_approx(l[r]);
+      factor[r] = params.v_scale;
+      if constexpr (Variant::kUsesSoftmax) factor[r] *= l[r] == 0.0f ? 0.0f : reciprocal_approx(l[r]);
+    }
+    if (params.sinks != nullptr) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) factor[r] *= join_sink<Variant>(params, rows[r].qo_head, lse[r]);
+    }
+  }
+
   /** Rows leave in 16-byte pieces: the four threads of a row exchange what they hold of four pieces. */
   __device__ __forceinline__ void store(int num_rows) {
     const int head = rows[0].qo_head / static_cast<int>(params.group_size), t = lane & 3;
+    float factor[2], lse[2];
+    finish_rows(factor, lse);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      l[r] += __shfl_xor_sync(0xffffffffu, l[r], 1);
-      l[r] += __shfl_xor_sync(0xffffffffu, l[r], 2);
-      float lse = row_lse(greatest(r), l[r], 1.0f);
-      const float share = join_sink<Variant>(params, rows[r].qo_head, lse);
-      const float factor = normalizer<Variant>(l[r]) * share * params.v_scale;
       const bool exists = warp * 16 + r * 8 + (lane >> 2) < num_rows;
       T* out = static_cast<T*>(params.o) + output_offset(params, rows[r]) + t * 8;
 #pragma unroll
@@ -337,22 +363,20 @@ struct HopperWarpgroup {
         uint32_t piece[4];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          float low = o[4 * (j + i) + 2 * r] * factor, high = o[4 * (j + i) + 2 * r + 1] * factor;
+          float low = o[4 * (j + i) + 2 * r] * factor[r], high = o[4 * (j + i) + 2 * r + 1] * factor[r];
           if constexpr (Variant::kTransformsOutput) {
             if (exists) {
               const int dim = (j + i) * 8 + t * 2;
-              low = Variant::transform_output(params, low, {rows[r].qo_idx, rows[r].qo_head, head, dim}, lse);
-              high = Variant::transform_output(params, high, {rows[r].qo_idx, rows[r].qo_head, head, dim + 1}, lse);
+              low = Variant::transform_output(params, low, {rows[r].qo_idx, rows[r].qo_head, head, dim}, lse[r]);
+              high = Variant::transform_output(params, high, {rows[r].qo_idx, rows[r].qo_head, head, dim + 1}, lse[r]);
             }
           }
           piece[i] = pack2<T>(low, high);
         }
         transpose_quad(piece, t);
-        if (exists) {
-          *reinterpret_cast<uint4*>(out + j * 8) = make_uint4(piece[0], piece[1], piece[2], piece[3]);
-        }
+        if (exists) store_16(out + j * 8, piece);
       }
-      if (t == 0 && exists) store_lse(params, rows[r], lse);
+      if (t == 0 && exists) store_lse(params, rows[r], lse[r]);
     }
   }
 
