@@ -68,19 +68,16 @@ __device__ __forceinline__ HopperItem hopper_work(const Params& batch, int num_i
 template <class C, class Params>
 __device__ __forceinline__ HopperItem hopper_item(const Params& batch, int num_items, int place, int& kv_start) {
   if (num_items <= 0) return {-1, 0, 0, 0, 0, 0, 0, 0};
-  const int num_kv_heads = batch.num_qo_heads / batch.group_size;
   const int section = place / (num_items * batch.head_section);
-  const int heads = min(batch.head_section, num_kv_heads - section * batch.head_section);
+  const int heads = min(batch.head_section, batch.num_kv_heads - section * batch.head_section);
   const int rest = place - section * num_items * batch.head_section;
   if (heads <= 0 || rest >= num_items * heads) return {-1, 0, 0, 0, 0, 0, 0, 0};
   HopperItem item =
       hopper_work<C>(batch, num_items, rest / heads, section * batch.head_section + rest % heads, kv_start);
   const BatchRequest<Params> request = hopper_request<C>(batch, item);
-  const int rows = C::kWarpgroups * batch.warpgroup_rows;
-  const int first_packed = item.tile * rows;
-  const int last_packed = min(first_packed + rows, item.qo_len * batch.group_size) - 1;
+  const int tokens = C::kWarpgroups * batch.warpgroup_tokens, first_token = item.tile * tokens;
   int first_key, end_key;
-  C::Visible::key_range(request, first_packed / batch.group_size, last_packed / batch.group_size, first_key, end_key);
+  C::Visible::key_range(request, first_token, min(first_token + tokens, item.qo_len) - 1, first_key, end_key);
   item.first = first_key / C::KV_TILE;
   item.end = first_key < end_key ? ceil_div(end_key, C::KV_TILE) : item.first;
   return item;

@@ -9,7 +9,7 @@ namespace flashinfer {
 template <class C, class Params>
 __device__ __forceinline__ void hopper_hand_over(const Params& batch, const HopperShared<C>& shared,
                                                  const HopperItem& item, HopperItem* items, int parity) {
-  const int tokens = batch.warpgroup_rows / batch.group_size;
+  const int tokens = batch.warpgroup_tokens;
   const uint32_t bytes = batch.warpgroup_rows * (C::kQBytes / 64);
   for (int wg = 0; wg < C::kWarpgroups; ++wg) {
     mbarrier_wait(shared.q_empty(wg), parity);

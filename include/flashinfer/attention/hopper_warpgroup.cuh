@@ -63,6 +63,8 @@ struct HopperWarpgroup {
   float held[2], l[2], sum[2], limit[2];
   /** Rows past the last one are no business of a custom variant. */
   bool guards = false;
+  /** The first and last token of the item's rows, and how many rows there are. */
+  int first_token, last_token, num_rows;
 
   __device__ __forceinline__ HopperWarpgroup(const HopperShared<C>& places, int index)
       : shared(places), wg(index), warp((threadIdx.x >> 5) & 3), lane(threadIdx.x & 31) {}
@@ -266,26 +268,24 @@ struct HopperWarpgroup {
     }
   }
 
-  __device__ __forceinline__ bool masks_tile(int tile, int first_row, int last_row) const {
+  __device__ __forceinline__ bool masks_tile(int tile) const {
     const int end = (tile + 1) * kKeys;
-    return guards || end > params.kv_len || !Visible::all_visible(params, first_row, last_row, tile * kKeys, end);
+    return guards || end > params.kv_len || !Visible::all_visible(params, first_token, last_token, tile * kKeys, end);
   }
 
-  /** All tiles of an item. */
-  __device__ __forceinline__ void attend(const HopperItem& item, int first_row, int last_row, float scale,
-                                         RingPosition<C::STAGES>& ring) {
-    wait_tile(shared.k_full(ring.stage), ring.parity);
-    begin_scores(ring.stage);
+  /** All tiles of an item, of which the scores of the first have begun. */
+  __device__ __forceinline__ void attend(const HopperItem& item, RingPosition<C::STAGES>& ring) {
+    const float scale = Variant::kTransformsLogits ? kLog2e : params.sm_scale * kLog2e;
     wgmma_wait<0>();
     wgmma_pin(s);
     release(shared.k_empty(ring.stage));
     if (item.first + 1 == item.end) release(shared.q_empty(wg));
-    if (Variant::kTransformsLogits || masks_tile(item.end - 1, first_row, last_row)) finish_logits(item.end - 1, true);
+    if (Variant::kTransformsLogits || masks_tile(item.end - 1)) finish_logits(item.end - 1, true);
     soften_first(scale);
     for (int tile = item.end - 2; tile >= item.first; --tile) {
       // Most tiles have nothing special, and a loop of their own without jumps.
       const bool values_end = params.kv_len < (tile + 2) * kKeys;
-      const bool masks = masks_tile(tile, first_row, last_row);
+      const bool masks = masks_tile(tile);
       if (tile > item.first && !values_end && !masks) step<false>(item, tile, false, scale, ring);
       else step<true>(item, tile, masks, scale, ring);
     }
@@ -350,7 +350,7 @@ struct HopperWarpgroup {
   }
 
   /** Rows leave in 16-byte pieces: the four threads of a row exchange what they hold of four pieces. */
-  __device__ __forceinline__ void store(int num_rows) {
+  __device__ __forceinline__ void store() {
     const int head = rows[0].qo_head / static_cast<int>(params.group_size), t = lane & 3;
     float factor[2], lse[2];
     finish_rows(factor, lse);
@@ -380,6 +380,30 @@ struct HopperWarpgroup {
     }
   }
 
+  /** What the item says of this warpgroup's rows. */
+  __device__ __forceinline__ void begin_item(const Params& batch, const HopperItem& item) {
+    params = hopper_request<C>(batch, item);
+    const int group = batch.group_size;
+    first_token = (item.tile * C::kWarpgroups + wg) * batch.warpgroup_tokens;
+    num_rows = min(batch.warpgroup_rows, (item.qo_len - first_token) * group);
+    last_token = first_token + row_token(batch, max(num_rows, 1) - 1);
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int row = warp * 16 + r * 8 + (lane >> 2), token = row_token(batch, row);
+      rows[r] = {first_token + token, item.head * group + row - token * group};
+      held[r] = l[r] = sum[r] = 0.0f;
+      limit[r] = -1.0f;
+    }
+#pragma unroll
+    for (int i = 0; i < C::D_VO / 2; ++i) o[i] = 0.0f;
+    if constexpr (Variant::kGuardsLogits) guards = num_rows < 64;
+  }
+
+  /** The token of a warpgroup's row, row / group_size; both are at most 64. */
+  static __device__ __forceinline__ int row_token(const Params& batch, int row) {
+    return (row * batch.group_multiplier) >> 12;
+  }
+
   __device__ __forceinline__ void run(const Params& batch, const HopperItem* items) {
     RingPosition<C::STAGES> ring;
     if (wg + 1 == C::kWarpgroups) named_barrier_arrive<256>(turn_barrier(0));
@@ -387,26 +411,17 @@ struct HopperWarpgroup {
       mbarrier_wait(shared.q_full(wg), q_parity);
       const HopperItem item = items[wg];
       if (item.request < 0) return;
-      params = hopper_request<C>(batch, item);
-      const int first_packed = (item.tile * C::kWarpgroups + wg) * batch.warpgroup_rows;
-      const int num_rows = min(batch.warpgroup_rows, item.qo_len * batch.group_size - first_packed);
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        rows[r] = PackedRow::at(params, first_packed + warp * 16 + r * 8 + (lane >> 2), item.head);
-        held[r] = l[r] = sum[r] = 0.0f;
-        limit[r] = -1.0f;
-      }
-#pragma unroll
-      for (int i = 0; i < C::D_VO / 2; ++i) o[i] = 0.0f;
-      if constexpr (Variant::kGuardsLogits) guards = num_rows < 64;
-      const float scale = Variant::kTransformsLogits ? kLog2e : params.sm_scale * kLog2e;
-      const int last_packed = first_packed + max(num_rows, 1) - 1;
       if (item.first < item.end) {
-        attend(item, first_packed / params.group_size, last_packed / params.group_size, scale, ring);
+        // Before all arithmetic, which takes as long as these products.
+        wait_tile(shared.k_full(ring.stage), ring.parity);
+        begin_scores(ring.stage);
+        begin_item(batch, item);
+        attend(item, ring);
       } else {
+        begin_item(batch, item);
         release(shared.q_empty(wg));
       }
-      store(num_rows);
+      store();
     }
   }
 };

@@ -5,7 +5,7 @@ import type { DType } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import type { BatchRequests, BatchShape } from './batchPlan.ts';
 import type { HeadScales } from './headScales.ts';
-import type { HopperKv } from './hopperKernel.ts';
+import type { HopperKv, HopperRows } from './hopperKernel.ts';
 import type { AttentionNumbers } from './options.ts';
 import type { KvView } from './pagedKvCache.ts';
 import type { MaskMode } from './request.ts';
@@ -41,7 +41,7 @@ export interface PlannedKernels {
 export interface HopperLaunch {
   readonly kv: HopperKv;
   readonly kvTile: number;
-  readonly warpgroupRows: number;
+  readonly rows: HopperRows;
   readonly headSection: number;
 }
 

@@ -12,6 +12,7 @@ import {
   hopperIsSlower,
   hopperPagedTile,
   hopperRefusal,
+  hopperRows,
   hopperSharedBytes,
   hopperSpec,
   hopperWarpgroupRows,
@@ -95,8 +96,7 @@ export function hopperKernels(
   const wanted = chooseHopperTile(attention, expectedKeys(requests, maxima));
   const tile = pageSize === 0 ? wanted : hopperPagedTile(wanted, headDim, pageSize);
   const kv: HopperKv = pageSize === 0 ? 'rows' : pagesFit(pageSize, tile.kvTile) ? 'pages' : 'gather';
-  const group = numQoHeads / numKvHeads;
-  const warpgroupRows = hopperWarpgroupRows(group);
+  const rows = hopperRows(attention);
   const key = `fa3_${kv}_${tile.warpgroups}_${tile.kvTile}_${tile.stages}`;
   return {
     spec: cachedSpec(attention, key, () => hopperSpec(attention, tile, kv, true)),
@@ -107,14 +107,14 @@ export function hopperKernels(
       numKvHeads,
       headDimVo: headDimVoOf(headDim),
       windowLeft,
-      tileRows: tile.warpgroups * warpgroupRows,
+      tileRows: tile.warpgroups * rows.warpgroup_rows,
       kvTile: tile.kvTile,
       slots: limits.numSms,
       minTiles: 1,
       mergesInPlace: false,
       neverSplits: true,
     },
-    hopper: { kv, kvTile: tile.kvTile, warpgroupRows, headSection: hopperHeadSection(attention, longest(requests)) },
+    hopper: { kv, kvTile: tile.kvTile, rows, headSection: hopperHeadSection(attention, longest(requests)) },
   };
 }
 
@@ -134,21 +134,20 @@ function longest({ kvLen, batchSize }: BatchRequests): number {
 
 /** The template's own arguments. */
 export function hopperArgs(
-  { warpgroupRows, headSection, kv, kvTile }: HopperLaunch,
+  { rows, headSection, kv, kvTile }: HopperLaunch,
   call: BatchCall,
 ): Record<string, number | Uint8Array> {
   const { attention, numItems } = call.planned;
   const { numQoHeads, numKvHeads, headDim, qDtype: dtype, pageSize } = attention;
-  const group = numQoHeads / numKvHeads;
   const { q } = call;
   const q_map = queryMap(
     { ptr: q.ptr, strideN: q.strides[0]!, strideH: q.strides[1]! },
     { tokens: q.shape[0]!, heads: numQoHeads, headDim, dtype },
-    { tokens: warpgroupRows / group, heads: group },
+    { tokens: rows.warpgroup_tokens, heads: numQoHeads / numKvHeads },
   );
   const shape = { heads: numKvHeads, dtype };
   const vDim = headDimVoOf(headDim);
-  const fields = { warpgroup_rows: warpgroupRows, head_section: headSection, num_items: numItems, q_map };
+  const fields = { ...rows, head_section: headSection, num_items: numItems, q_map };
   const { k, v, tensors } = call.kv;
   // Of the tensor itself: a captured run may be replayed for other pages or rows than those of its plan.
   const held = (Object.values(tensors)[0] as Tensor).shape;
@@ -163,11 +162,11 @@ export function hopperArgs(
       v_map: pagesMap(v, { ...pages, headDim: vDim }, kvTile),
     };
   }
-  const rows = { ...shape, rows: extent };
+  const ragged = { ...shape, rows: extent };
   return {
     ...fields,
-    k_map: rowsMap(k, { ...rows, headDim }, kvTile),
-    v_map: rowsMap(v, { ...rows, headDim: vDim }, kvTile),
+    k_map: rowsMap(k, { ...ragged, headDim }, kvTile),
+    v_map: rowsMap(v, { ...ragged, headDim: vDim }, kvTile),
   };
 }
 

@@ -20,7 +20,7 @@ import {
   hopperFp8Spec,
   hopperFp8Tile,
 } from './hopperFp8Kernel.ts';
-import { hopperHeadSection, hopperWarpgroupRows } from './hopperKernel.ts';
+import { hopperHeadSection, hopperRows } from './hopperKernel.ts';
 import { queryMap, rowsMap } from './hopperMaps.ts';
 import type { KernelOptions } from './kernelName.ts';
 import type { AttentionRequest } from './request.ts';
@@ -51,8 +51,8 @@ export function launchHopperFp8(r: AttentionRequest): void {
   const outDtype = r.out.dtype as HopperFp8Options['outDtype'];
   const kvTile = hopperFp8Tile(headDim);
   const group = r.numQoHeads / numKvHeads;
-  const rows = hopperWarpgroupRows(group);
-  const items = Math.ceil((r.qoLen * group) / (fp8Warpgroups * rows));
+  const rows = hopperRows(r);
+  const items = Math.ceil((r.qoLen * group) / (fp8Warpgroups * rows.warpgroup_rows));
   const kernel = getKernel(
     cachedSpec(r, `single_fa3_fp8_${outDtype}`, () => hopperFp8Spec({ ...r, outDtype }, 'single')),
     deviceIndex,
@@ -70,13 +70,13 @@ export function launchHopperFp8(r: AttentionRequest): void {
     ...singleArgs(r, { ...noSplit, counters: zeroedCounters(deviceIndex, 2) }, device),
     ...fp8Scales(r.headScales),
     ...fp8Arranged(r, scratch, columns, 'single'),
-    warpgroup_rows: rows,
+    ...rows,
     head_section: hopperHeadSection(r, r.kvLen / 2),
     num_items: items,
     q_map: queryMap(
       { ptr: r.q.ptr, strideN: r.qStrideN, strideH: r.qStrideH },
       { tokens: r.qoLen, heads: r.numQoHeads, headDim, dtype },
-      { tokens: rows / group, heads: group },
+      { tokens: rows.warpgroup_tokens, heads: group },
     ),
     k_map: rowsMap({ ptr: keyAddress, strideN: r.kStrideN, strideH: r.kStrideH }, keys, kvTile),
   };

@@ -22,7 +22,7 @@ import {
   hopperFp8Spec,
   hopperFp8Tile,
 } from './hopperFp8Kernel.ts';
-import { hopperHeadSection, hopperWarpgroupRows } from './hopperKernel.ts';
+import { hopperHeadSection, hopperRows } from './hopperKernel.ts';
 import { queryMap, rowsMap } from './hopperMaps.ts';
 import type { PlanMaxima } from './planBuffer.ts';
 import { cachedSpec } from './specCache.ts';
@@ -38,7 +38,7 @@ export function hopperFp8Kernels(
   const { headDim, numQoHeads, numKvHeads, windowLeft } = attention;
   const outDtype = attention.outDtype as HopperFp8Options['outDtype'];
   const kvTile = hopperFp8Tile(headDim);
-  const warpgroupRows = hopperWarpgroupRows(numQoHeads / numKvHeads);
+  const rows = hopperRows(attention);
   const source = sourceOf(attention);
   let longest = 0;
   for (let r = 0; r < requests.batchSize; ++r) longest = Math.max(longest, requests.kvLen[r]!);
@@ -58,14 +58,14 @@ export function hopperFp8Kernels(
       numKvHeads,
       headDimVo: headDim,
       windowLeft,
-      tileRows: fp8Warpgroups * warpgroupRows,
+      tileRows: fp8Warpgroups * rows.warpgroup_rows,
       kvTile,
       slots: limits.numSms,
       minTiles: 1,
       mergesInPlace: false,
       neverSplits: true,
     },
-    hopper: { kv: 'rows', kvTile, warpgroupRows, headSection: hopperHeadSection(attention, longest / 2) },
+    hopper: { kv: 'rows', kvTile, rows, headSection: hopperHeadSection(attention, longest / 2) },
   };
 }
 
@@ -100,7 +100,7 @@ export function launchHopperFp8Batch(
   const kernels = planned.kernels!;
   const { deviceIndex } = q;
   const { numQoHeads, numKvHeads, headDim, qDtype: dtype, kvLayout } = attention;
-  const { warpgroupRows, headSection, kvTile } = kernels.hopper!;
+  const { rows: ownRows, headSection, kvTile } = kernels.hopper!;
   const source = sourceOf(attention);
   const held = (Object.values(kv.tensors)[0] as Tensor).shape;
   const rows = source === 'paged' ? 0 : held[kvLayout === 'HND' ? 1 : 0]!;
@@ -108,7 +108,6 @@ export function launchHopperFp8Batch(
   const bytes = fp8ScratchBytes(attention, columns, source);
   checkWorkspaceSize(caller, call.workspace, bytes);
   const scratch = call.workspace?.ptr ?? workspace(deviceIndex, bytes);
-  const group = numQoHeads / numKvHeads;
   const keys = { heads: numKvHeads, dtype, headDim };
   const arranged = fp8Arranged(attention, scratch, columns, source);
   // Ragged keys without rows need no map, but the kernel takes one: that of the values' scratch will do.
@@ -123,13 +122,13 @@ export function launchHopperFp8Batch(
         ? arranged.v_map!
         : rowsMap(kv.k, { ...keys, rows }, kvTile);
   Object.assign(args, fp8Scales(call.headScales), arranged, {
-    warpgroup_rows: warpgroupRows,
+    ...ownRows,
     head_section: headSection,
     num_items: numItems,
     q_map: queryMap(
       { ptr: q.ptr, strideN: q.strides[0]!, strideH: q.strides[1]! },
       { tokens: q.shape[0]!, heads: numQoHeads, headDim, dtype },
-      { tokens: warpgroupRows / group, heads: group },
+      { tokens: ownRows.warpgroup_tokens, heads: numQoHeads / numKvHeads },
     ),
     k_map,
   });

@@ -15,6 +15,9 @@ const kvArguments: Record<HopperKv, string> = { rows: 'kRows', pages: 'kPages', 
 /** Fields besides those of the fa2 kernels. The maps of keys and values are the queries' where none are used. */
 export const hopperFields: readonly ParamField[] = [
   { name: 'warpgroup_rows', type: 'i32' },
+  { name: 'warpgroup_tokens', type: 'i32' },
+  { name: 'group_multiplier', type: 'i32' },
+  { name: 'num_kv_heads', type: 'i32' },
   { name: 'head_section', type: 'i32' },
   { name: 'num_items', type: 'i32' },
   { name: 'q_map', type: 'tensormap' },
@@ -43,6 +46,25 @@ export function hopperIsSlower(o: KernelOptions): boolean {
 /** Packed query rows of a warpgroup: whole tokens, so that a box of the copy engine is whole too. */
 export function hopperWarpgroupRows(group: number): number {
   return Math.floor(64 / group) * group;
+}
+
+/** What kernels would have to divide for. A row below 64 belongs to the token row * group_multiplier >> 12. */
+export interface HopperRows {
+  readonly warpgroup_rows: number;
+  readonly warpgroup_tokens: number;
+  readonly group_multiplier: number;
+  readonly num_kv_heads: number;
+}
+
+export function hopperRows({ numQoHeads, numKvHeads }: { numQoHeads: number; numKvHeads: number }): HopperRows {
+  const group = numQoHeads / numKvHeads;
+  const rows = hopperWarpgroupRows(group);
+  return {
+    warpgroup_rows: rows,
+    warpgroup_tokens: rows / group,
+    group_multiplier: Math.ceil(4096 / group),
+    num_kv_heads: numKvHeads,
+  };
 }
 
 /** Bytes of dynamic shared memory; HopperConfig::kSharedBytes says the same. */

@@ -11,6 +11,7 @@ import {
   hopperHeadSection,
   hopperIsSlower,
   hopperRefusal,
+  hopperRows,
   hopperSharedBytes,
   hopperSpec,
   hopperWarpgroupRows,
@@ -50,7 +51,7 @@ export function launchHopper(r: AttentionRequest): void {
   const { device, deviceIndex } = r.q;
   const tile = chooseHopperTile(r, r.kvLen);
   const group = r.numQoHeads / r.numKvHeads;
-  const rows = hopperWarpgroupRows(group);
+  const rows = hopperRows(r);
   const items = tilesOf(r);
   const kernel = getKernel(
     cachedSpec(r, `single_fa3_${tile.warpgroups}_${tile.kvTile}_${tile.stages}`, () =>
@@ -64,13 +65,13 @@ export function launchHopper(r: AttentionRequest): void {
   const address = (ptr: number): number => (r.kvLen === 0 ? r.q.ptr : ptr);
   const args = {
     ...singleArgs(r, { ...noSplit, counters: zeroedCounters(deviceIndex, 2) }, device),
-    warpgroup_rows: rows,
+    ...rows,
     head_section: hopperHeadSection(r, r.kvLen),
     num_items: items,
     q_map: queryMap(
       { ptr: r.q.ptr, strideN: r.qStrideN, strideH: r.qStrideH },
       { tokens: r.qoLen, heads: r.numQoHeads, headDim, dtype },
-      { tokens: rows / group, heads: group },
+      { tokens: rows.warpgroup_tokens, heads: group },
     ),
     k_map: rowsMap(
       { ptr: address(r.k.ptr), strideN: r.kStrideN, strideH: r.kStrideH },

@@ -8,6 +8,7 @@ import {
   hopperHeadSection,
   hopperPagedTile,
   hopperRefusal,
+  hopperRows,
   hopperSharedBytes,
   hopperSpec,
   hopperWarpgroupRows,
@@ -47,6 +48,9 @@ describe('tiles of the fa3 template', () => {
       expect(rows % group).toBe(0);
       expect(rows).toBeLessThanOrEqual(64);
       expect(rows + group).toBeGreaterThan(64);
+      const { warpgroup_tokens, group_multiplier } = hopperRows({ numQoHeads: 2 * group, numKvHeads: 2 });
+      expect(warpgroup_tokens).toBe(rows / group);
+      for (let row = 0; row < 64; ++row) expect((row * group_multiplier) >> 12).toBe(Math.floor(row / group));
     }
   });
 
