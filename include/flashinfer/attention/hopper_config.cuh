@@ -35,8 +35,10 @@ struct HopperConfig {
   static constexpr int kBoxWarps = 2;
   /** Arrivals, besides bytes, that complete a tile. */
   static constexpr int kFullArrivals = kGathers ? 128 : KV == HopperKv::kPages ? kBoxWarps : 1;
-  static constexpr int kLoaderRegisters = kWarpgroups == 3 ? 32 : kGathers ? 40 : 24;
-  static constexpr int kRegisters = kWarpgroups == 3 ? 160 : kGathers ? 232 : 240;
+  /** Computing threads have registers to spare: the loader, whose chains are waited for in short items, need not spill. */
+  static constexpr bool kSpares = kGathers || D_VO == 64;
+  static constexpr int kLoaderRegisters = kWarpgroups == 3 ? 32 : kSpares ? 40 : 24;
+  static constexpr int kRegisters = kWarpgroups == 3 ? 160 : kSpares ? 232 : 240;
 
   /** Tiles are columns of so many elements: rows of 128 bytes, as the swizzle wants them. */
   static constexpr int kColumn = 64;
