@@ -166,11 +166,14 @@ struct HopperWarpgroup {
     for (int i = 0; i < COUNT / 2; ++i) p[BEGIN / 2 + i] = pack2<T>(weights[2 * i], weights[2 * i + 1]);
   }
 
-  /** p of an item's first tile. */
+  /**
+   * p of an item's first tile. Rows are held against the greatest of every fourth group of keys, which takes a quarter of
+   * the time: where that is too little, their sums tell.
+   */
   __device__ __forceinline__ void soften_first(float scale) {
     if constexpr (Variant::kUsesSoftmax) {
-      hold_against(0, top_of_row(0) * scale);
-      hold_against(1, top_of_row(1) * scale);
+      hold_against(0, top_of_row<4>(0) * scale);
+      hold_against(1, top_of_row<4>(1) * scale);
       float weights[kKeys / 2];
       sum[0] = sum[1] = 0.0f;
       weigh<0>(weights, scale);
@@ -244,15 +247,20 @@ struct HopperWarpgroup {
     limit[r] = none ? -1.0f : kLimit;
   }
 
-  /** The greatest s of a row, the same in the four threads that share it. */
+  /** The greatest s of a row, of every STEP-th eight keys, the same in the four threads that share it. */
+  template <int STEP = 1>
   __device__ __forceinline__ float top_of_row(int r) const {
     float chains[4];
 #pragma unroll
-    for (int j = 0; j < kKeys / 8; ++j) {
+    for (int j = 0; j < kKeys / 8; j += STEP) {
       const float top = max_nan(s[4 * j + 2 * r], s[4 * j + 2 * r + 1]);
-      chains[j & 3] = j < 4 ? top : max_nan(chains[j & 3], top);
+      const int chain = j / STEP & 3;
+      chains[chain] = j < 4 * STEP ? top : max_nan(chains[chain], top);
     }
-    float top = max_nan(max_nan(chains[0], chains[1]), max_nan(chains[2], chains[3]));
+    constexpr int kGroups = (kKeys / 8 + STEP - 1) / STEP, kChains = kGroups < 4 ? kGroups : 4;
+    float top = chains[0];
+#pragma unroll
+    for (int i = 1; i < kChains; ++i) top = max_nan(top, chains[i]);
     top = max_nan(top, __shfl_xor_sync(0xffffffffu, top, 1));
     return max_nan(top, __shfl_xor_sync(0xffffffffu, top, 2));
   }
