@@ -37,7 +37,7 @@ __device__ __forceinline__ void hopper_block(const Params& batch) {
   const int warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
   if (warpgroup == 0) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;\n" ::"n"(C::kLoaderRegisters));
-    Loader(batch, shared).run(items, reinterpret_cast<int*>(items + C::kWarpgroups));
+    Loader(batch, shared).run(items, reinterpret_cast<int*>(items + C::kSlots));
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;\n" ::"n"(C::kRegisters));
     Warpgroup(shared, warpgroup - 1).run(batch, items);

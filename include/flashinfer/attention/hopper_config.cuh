@@ -16,6 +16,14 @@ enum class HopperKv {
   kGather,
 };
 
+/** Bytes of dynamic shared memory that a block may have. */
+constexpr int kHopperShared = 227 * 1024;
+
+/** With so many bytes of tiles. The memory is aligned to 128 bytes only; the first tile moves up to the next 1024. */
+constexpr int hopper_shared_bytes(int tiles, int stages, int slots) {
+  return (tiles + (4 * stages + 2 * slots) * 8 + slots * 32 + 16 + 1023) / 1024 * 1024 + 1024;
+}
+
 template <class T_, int D_QK_, int D_VO_, int KV_TILE_, int WARPGROUPS_, int STAGES_, class Variant_, class Visible_,
           HopperKv KV_ = HopperKv::kRows, bool BATCH_ = true>
 struct HopperConfig {
@@ -43,10 +51,15 @@ struct HopperConfig {
   /** Tiles are columns of so many elements: rows of 128 bytes, as the swizzle wants them. */
   static constexpr int kColumn = 64;
   static constexpr int kQBytes = 64 * D_QK * 2, kKBytes = KV_TILE * D_QK * 2, kVBytes = KV_TILE * D_VO * 2;
-  static constexpr int kK = kWarpgroups * kQBytes, kV = kK + STAGES * kKBytes, kBarriers = kV + STAGES * kVBytes;
-  static constexpr int kItems = kBarriers + (4 * STAGES + 2 * kWarpgroups) * 8;
-  /** Dynamic shared memory is aligned to 128 bytes only; the first tile moves up to the next 1024. */
-  static constexpr int kSharedBytes = (kItems + kWarpgroups * 32 + 16 + 1023) / 1024 * 1024 + 1024;
+  static constexpr int kRings = STAGES * (kKBytes + kVBytes);
+  /** An item's queries are loaded during the item before, not only after its last scores, where there is room for both. */
+  static constexpr int kItemBuffers =
+      hopper_shared_bytes(2 * kWarpgroups * kQBytes + kRings, STAGES, 2 * kWarpgroups) <= kHopperShared ? 2 : 1;
+  /** A slot is a warpgroup's part of an item. */
+  static constexpr int kSlots = kItemBuffers * kWarpgroups;
+  static constexpr int kK = kSlots * kQBytes, kV = kK + STAGES * kKBytes, kBarriers = kV + STAGES * kVBytes;
+  static constexpr int kItems = kBarriers + (4 * STAGES + 2 * kSlots) * 8;
+  static constexpr int kSharedBytes = hopper_shared_bytes(kBarriers, STAGES, kSlots);
   static_assert(kKBytes % 1024 == 0 && kVBytes % 1024 == 0, "every tile must start at a swizzle's first row");
 };
 
@@ -54,7 +67,7 @@ struct HopperConfig {
 template <class C>
 struct HopperShared {
   uint32_t base;
-  __device__ __forceinline__ uint32_t q(int wg) const { return base + wg * C::kQBytes; }
+  __device__ __forceinline__ uint32_t q(int slot) const { return base + slot * C::kQBytes; }
   __device__ __forceinline__ uint32_t k(int stage) const { return base + C::kK + stage * C::kKBytes; }
   __device__ __forceinline__ uint32_t v(int stage) const { return base + C::kV + stage * C::kVBytes; }
   __device__ __forceinline__ uint32_t barrier(int i) const { return base + C::kBarriers + i * 8; }
@@ -62,8 +75,8 @@ struct HopperShared {
   __device__ __forceinline__ uint32_t k_empty(int stage) const { return barrier(C::STAGES + stage); }
   __device__ __forceinline__ uint32_t v_full(int stage) const { return barrier(2 * C::STAGES + stage); }
   __device__ __forceinline__ uint32_t v_empty(int stage) const { return barrier(3 * C::STAGES + stage); }
-  __device__ __forceinline__ uint32_t q_full(int wg) const { return barrier(4 * C::STAGES + wg); }
-  __device__ __forceinline__ uint32_t q_empty(int wg) const { return barrier(4 * C::STAGES + C::kWarpgroups + wg); }
+  __device__ __forceinline__ uint32_t q_full(int slot) const { return barrier(4 * C::STAGES + slot); }
+  __device__ __forceinline__ uint32_t q_empty(int slot) const { return barrier(4 * C::STAGES + C::kSlots + slot); }
 };
 
 /** By one thread, before all others see them. */
@@ -75,9 +88,9 @@ __device__ __forceinline__ void init_barriers(const HopperShared<C>& shared) {
     mbarrier_init(shared.k_empty(i), C::kWarpgroups * 4);
     mbarrier_init(shared.v_empty(i), C::kWarpgroups * 4);
   }
-  for (int wg = 0; wg < C::kWarpgroups; ++wg) {
-    mbarrier_init(shared.q_full(wg), 1);
-    mbarrier_init(shared.q_empty(wg), 4);
+  for (int slot = 0; slot < C::kSlots; ++slot) {
+    mbarrier_init(shared.q_full(slot), 1);
+    mbarrier_init(shared.q_empty(slot), 4);
   }
   mbarrier_init_fence();
 }

@@ -16,7 +16,7 @@ struct HopperFp8Config {
   static constexpr HopperKv KV = HopperKv::kRows;
   static constexpr bool BATCH = BATCH_, PAGED = PAGED_, kGathers = false;
   static constexpr int D_QK = D_, D_VO = D_, KV_TILE = KV_TILE_, STAGES = 2;
-  static constexpr int kWarpgroups = 2, kThreads = 384;
+  static constexpr int kWarpgroups = 2, kThreads = 384, kItemBuffers = 1, kSlots = kWarpgroups;
   /** What is given away must be there to take: a launch of 384 threads has 168 each. */
   static constexpr int kLoaderRegisters = D_ == 256 ? 24 : 40, kRegisters = D_ == 256 ? 240 : 232;
   static_assert(kLoaderRegisters + kWarpgroups * kRegisters <= 3 * 168, "setmaxnreg would wait for ever");
@@ -27,8 +27,8 @@ struct HopperFp8Config {
   static constexpr int kColumn = 128, kFullArrivals = 1;
   static constexpr int kQBytes = 64 * D_QK, kKBytes = KV_TILE * D_QK, kVBytes = KV_TILE * D_VO;
   static constexpr int kK = kWarpgroups * kQBytes, kV = kK + STAGES * kKBytes, kBarriers = kV + STAGES * kVBytes;
-  static constexpr int kItems = kBarriers + (4 * STAGES + 2 * kWarpgroups) * 8;
-  static constexpr int kSharedBytes = (kItems + kWarpgroups * 32 + 16 + 1023) / 1024 * 1024 + 1024;
+  static constexpr int kItems = kBarriers + (4 * STAGES + 2 * kSlots) * 8;
+  static constexpr int kSharedBytes = hopper_shared_bytes(kBarriers, STAGES, kSlots);
   static_assert(D_ % 128 == 0 && KV_TILE % 64 == 0, "columns are 128 bytes of a row wide, or 64 or 128 keys");
   static_assert(KV_TILE <= kFp8Fill, "tiles must not reach into the next request's columns");
 };
@@ -88,19 +88,20 @@ struct HopperFp8Loader {
     unsigned* counters = static_cast<unsigned*>(batch.counters);
     const int num_items = hopper_num_items<C>(batch);
     RingPosition<C::STAGES> ring;
+    RingPosition<C::kItemBuffers> buffer;
     int kv_start = 0;
     HopperItem item = hopper_item<C>(batch, num_items, blockIdx.x, kv_start);
-    for (int q_parity = 1;; q_parity ^= 1) {
+    for (;; buffer.advance()) {
       const unsigned taken = atomicAdd(counters, 1u);
       head = item.head;
-      if (item.request < 0 || item.first == item.end) hopper_hand_over(batch, shared, item, items, q_parity);
+      if (item.request < 0 || item.first == item.end) hopper_hand_over(batch, shared, item, items, buffer);
       if (item.request < 0) break;
       first_column = fp8_first_column<C::BATCH, C::PAGED>(batch, item.request, kv_start);
       first_key = C::PAGED ? first_column : kv_start;
       for (int tile = item.end - 1; tile >= item.first; --tile) {
         mbarrier_wait(shared.k_empty(ring.stage), ring.parity ^ 1);
         load_keys(ring.stage, tile);
-        if (tile == item.end - 1) hopper_hand_over(batch, shared, item, items, q_parity);
+        if (tile == item.end - 1) hopper_hand_over(batch, shared, item, items, buffer);
         mbarrier_wait(shared.v_empty(ring.stage), ring.parity ^ 1);
         load_values(ring.stage, tile);
         ring.advance();

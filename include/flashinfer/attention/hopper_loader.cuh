@@ -8,21 +8,23 @@ namespace flashinfer {
 /** The item and its queries for every warpgroup; request -1 says that there is nothing more. */
 template <class C, class Params>
 __device__ __forceinline__ void hopper_hand_over(const Params& batch, const HopperShared<C>& shared,
-                                                 const HopperItem& item, HopperItem* items, int parity) {
+                                                 const HopperItem& item, HopperItem* items,
+                                                 const RingPosition<C::kItemBuffers>& at) {
   const int tokens = batch.warpgroup_tokens;
   const uint32_t bytes = batch.warpgroup_rows * (C::kQBytes / 64);
   for (int wg = 0; wg < C::kWarpgroups; ++wg) {
-    mbarrier_wait(shared.q_empty(wg), parity);
-    items[wg] = item;
+    const int slot = at.stage * C::kWarpgroups + wg;
+    mbarrier_wait(shared.q_empty(slot), at.parity ^ 1);
+    items[slot] = item;
     if (item.request < 0) {
-      mbarrier_arrive(shared.q_full(wg));
+      mbarrier_arrive(shared.q_full(slot));
       continue;
     }
-    mbarrier_arrive_expect(shared.q_full(wg), bytes);
+    mbarrier_arrive_expect(shared.q_full(slot), bytes);
     const int token = item.qo_begin + (item.tile * C::kWarpgroups + wg) * tokens;
 #pragma unroll
     for (int c = 0; c < C::D_QK / C::kColumn; ++c) {
-      tma_load_3d(shared.q(wg) + c * 64 * 128, &batch.q_map, shared.q_full(wg), c * C::kColumn,
+      tma_load_3d(shared.q(slot) + c * 64 * 128, &batch.q_map, shared.q_full(slot), c * C::kColumn,
                   item.head * batch.group_size, token);
     }
   }
@@ -172,8 +174,9 @@ struct HopperLoader {
    * By one thread: others could come so late that an item without keys, which waits for none of them, has already been
    * given back.
    */
-  __device__ __forceinline__ void hand_over(const HopperItem& item, HopperItem* items, int parity) {
-    if (kThreads == 1 || thread == 0) hopper_hand_over(batch, shared, item, items, parity);
+  __device__ __forceinline__ void hand_over(const HopperItem& item, HopperItem* items,
+                                            const RingPosition<C::kItemBuffers>& at) {
+    if (kThreads == 1 || thread == 0) hopper_hand_over(batch, shared, item, items, at);
   }
 
   __device__ __forceinline__ void run(HopperItem* items, int* places) {
@@ -181,14 +184,15 @@ struct HopperLoader {
     unsigned* counters = static_cast<unsigned*>(batch.counters);
     const int num_items = hopper_num_items<C>(batch);
     RingPosition<C::STAGES> ring;
+    RingPosition<C::kItemBuffers> buffer;
     HopperItem item = hopper_item<C>(batch, num_items, blockIdx.x, kv_start);
-    for (int q_parity = 1;; q_parity ^= 1) {
+    for (;; buffer.advance()) {
       // Taken early: its latency passes while this item's tiles are loaded.
       unsigned taken = 0;
       if (thread == 0) taken = atomicAdd(counters, 1u);
       head = item.head;
       kv_len = item.kv_len;
-      if (item.request < 0 || item.first == item.end) hand_over(item, items, q_parity);
+      if (item.request < 0 || item.first == item.end) hand_over(item, items, buffer);
       if (item.request < 0) break;
       if constexpr (kFound > 0) {
         if (item.first < item.end) find_pages(item.end - 1);
@@ -197,7 +201,7 @@ struct HopperLoader {
         if (loads_k()) {
           mbarrier_wait(shared.k_empty(ring.stage), ring.parity ^ 1);
           load<true, C::D_QK>(shared.k(ring.stage), shared.k_full(ring.stage), tile);
-          if (tile == item.end - 1) hand_over(item, items, q_parity);
+          if (tile == item.end - 1) hand_over(item, items, buffer);
         }
         if (loads_v()) {
           mbarrier_wait(shared.v_empty(ring.stage), ring.parity ^ 1);

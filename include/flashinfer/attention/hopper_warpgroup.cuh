@@ -63,6 +63,7 @@ struct HopperWarpgroup {
   float held[2], l[2], sum[2], limit[2];
   /** Rows past the last one are no business of a custom variant. */
   bool guards = false;
+  int slot = 0;
   /** The first and last token of the item's rows, and how many rows there are. */
   int first_token, last_token, num_rows;
 
@@ -71,7 +72,7 @@ struct HopperWarpgroup {
 
   /** s = Q Kᵀ, begun. */
   __device__ __forceinline__ void begin_scores(int stage) {
-    const uint64_t q = wgmma_descriptor(shared.q(wg), 16), k = wgmma_descriptor(shared.k(stage), 16);
+    const uint64_t q = wgmma_descriptor(shared.q(slot), 16), k = wgmma_descriptor(shared.k(stage), 16);
     wgmma_pin(s);
     wgmma_fence();
 #pragma unroll
@@ -287,7 +288,7 @@ struct HopperWarpgroup {
     wgmma_wait<0>();
     wgmma_pin(s);
     release(shared.k_empty(ring.stage));
-    if (item.first + 1 == item.end) release(shared.q_empty(wg));
+    if (item.first + 1 == item.end) release(shared.q_empty(slot));
     if (Variant::kTransformsLogits || masks_tile(item.end - 1)) finish_logits(item.end - 1, true);
     soften_first(scale);
     for (int tile = item.end - 2; tile >= item.first; --tile) {
@@ -324,7 +325,7 @@ struct HopperWarpgroup {
     wgmma_wait<1>();
     wgmma_pin(s);
     release(shared.k_empty(next.stage));
-    if (EDGE && tile == item.first) release(shared.q_empty(wg));
+    if (EDGE && tile == item.first) release(shared.q_empty(slot));
     if (Variant::kTransformsLogits || (EDGE && masks)) finish_logits(tile, EDGE && masks);
     soften(scale, [&] {
       wgmma_wait<0>();
@@ -415,9 +416,11 @@ struct HopperWarpgroup {
   __device__ __forceinline__ void run(const Params& batch, const HopperItem* items) {
     RingPosition<C::STAGES> ring;
     if (wg + 1 == C::kWarpgroups) named_barrier_arrive<256>(turn_barrier(0));
-    for (int q_parity = 0;; q_parity ^= 1) {
-      mbarrier_wait(shared.q_full(wg), q_parity);
-      const HopperItem item = items[wg];
+    RingPosition<C::kItemBuffers> buffer;
+    for (;; buffer.advance()) {
+      slot = buffer.stage * C::kWarpgroups + wg;
+      mbarrier_wait(shared.q_full(slot), buffer.parity);
+      const HopperItem item = items[slot];
       if (item.request < 0) return;
       if (item.first < item.end) {
         // Before all arithmetic, which takes as long as these products.
@@ -427,7 +430,7 @@ struct HopperWarpgroup {
         attend(item, ring);
       } else {
         begin_item(batch, item);
-        release(shared.q_empty(wg));
+        release(shared.q_empty(slot));
       }
       store();
     }

@@ -67,12 +67,18 @@ export function hopperRows({ numQoHeads, numKvHeads }: { numQoHeads: number; num
   };
 }
 
-/** Bytes of dynamic shared memory; HopperConfig::kSharedBytes says the same. */
+/** Bytes of dynamic shared memory; HopperConfig::kSharedBytes says the same. Two items' queries, where they fit. */
 export function hopperSharedBytes(o: Pick<KernelOptions, 'headDim'>, tile: HopperTile): number {
-  const queries = tile.warpgroups * 64 * o.headDim * 2;
-  const keys = tile.stages * tile.kvTile * (o.headDim + headDimVoOf(o.headDim)) * 2;
-  const barriers = (4 * tile.stages + 2 * tile.warpgroups) * 8;
-  return Math.ceil((queries + keys + barriers + tile.warpgroups * 32 + 16) / 1024) * 1024 + 1024;
+  const two = sharedBytes(o.headDim, tile, 2 * tile.warpgroups);
+  return two <= mostSharedBytes ? two : sharedBytes(o.headDim, tile, tile.warpgroups);
+}
+
+/** What a block may have on the only architecture that has the template. */
+const mostSharedBytes = 227 * 1024;
+
+function sharedBytes(headDim: number, { kvTile, stages }: HopperTile, slots: number): number {
+  const tiles = slots * 64 * headDim * 2 + stages * kvTile * (headDim + headDimVoOf(headDim)) * 2;
+  return Math.ceil((tiles + (4 * stages + 2 * slots) * 8 + slots * 32 + 16) / 1024) * 1024 + 1024;
 }
 
 /** The tile for requests of so many keys. */
