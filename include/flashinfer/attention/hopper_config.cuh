@@ -43,10 +43,17 @@ struct HopperConfig {
   static constexpr int kBoxWarps = 2;
   /** Arrivals, besides bytes, that complete a tile. */
   static constexpr int kFullArrivals = kGathers ? 128 : KV == HopperKv::kPages ? kBoxWarps : 1;
-  /** Computing threads have registers to spare: the loader, whose chains are waited for in short items, need not spill. */
-  static constexpr bool kSpares = kGathers || D_VO == 64;
-  static constexpr int kLoaderRegisters = kWarpgroups == 3 ? 32 : kSpares ? 40 : 24;
-  static constexpr int kRegisters = kWarpgroups == 3 ? 160 : kSpares ? 232 : 240;
+  /**
+   * Of a loading thread, whose chains short items wait for, and of a computing one: neither spills, but where values of 256
+   * or a third warpgroup take too many.
+   */
+  static constexpr int kLoaderRegisters = kWarpgroups == 3 ? 32
+                                          : D_VO == 256    ? (kGathers ? 40 : 24)
+                                                           : (kGathers ? 56 : 40);
+  static constexpr int kRegisters = kWarpgroups == 3 ? 160 : 252 - kLoaderRegisters / 2;
+  /** A launch of 384 threads has 168 each, one of 512 has 128. */
+  static_assert(kLoaderRegisters + kWarpgroups * kRegisters <= (kWarpgroups == 3 ? 512 : 504),
+                "setmaxnreg would wait for ever");
 
   /** Tiles are columns of so many elements: rows of 128 bytes, as the swizzle wants them. */
   static constexpr int kColumn = 64;
