@@ -23,6 +23,13 @@ __device__ __forceinline__ void ldmatrix_x4_trans(uint32_t address, uint32_t& r0
                : "r"(address));
 }
 
+/** Stores four 8x8 matrices; lane i gives the address of row i % 8 of matrix i / 8 (PTX ISA 9.7.14.5.16; sm_90). */
+__device__ __forceinline__ void stmatrix_x4(uint32_t address, uint32_t r0, uint32_t r1, uint32_t r2, uint32_t r3) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};\n" ::"r"(address), "r"(r0), "r"(r1),
+               "r"(r2), "r"(r3)
+               : "memory");
+}
+
 /** c = a * b: saves the moves that would zero c first. */
 template <class T>
 __device__ __forceinline__ void mma_m16n8k16_zero(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);

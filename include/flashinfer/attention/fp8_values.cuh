@@ -34,13 +34,6 @@ struct Fp8ValuesConfig {
   static constexpr bool BATCH = BATCH_, PAGED = PAGED_;
 };
 
-/** Stores four 8x8 matrices of 16-bit elements; lane i gives the address of a row (PTX ISA 9.7.14.5.16, stmatrix). */
-__device__ __forceinline__ void stmatrix_x4(uint32_t address, uint32_t r0, uint32_t r1, uint32_t r2, uint32_t r3) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};\n" ::"r"(address), "r"(r0), "r"(r1),
-               "r"(r2), "r"(r3)
-               : "memory");
-}
-
 /** One block's work on 64 keys of a head. */
 template <class C, class Params>
 struct Fp8Values {

@@ -26,6 +26,7 @@ __device__ __forceinline__ void hopper_block(const Params& batch) {
   HopperItem* items = reinterpret_cast<HopperItem*>(smem + (shared.base - unaligned) + C::kItems);
   if (threadIdx.x == 0) {
     tma_prefetch_map(&batch.q_map);
+    if constexpr (C::kStagesOutput) tma_prefetch_map(&batch.o_map);
     if constexpr (!C::kGathers) {
       tma_prefetch_map(&batch.k_map);
       tma_prefetch_map(&batch.v_map);

@@ -64,7 +64,13 @@ struct HopperConfig {
       hopper_shared_bytes(2 * kWarpgroups * kQBytes + kRings, STAGES, 2 * kWarpgroups) <= kHopperShared ? 2 : 1;
   /** A slot is a warpgroup's part of an item. */
   static constexpr int kSlots = kItemBuffers * kWarpgroups;
-  static constexpr int kK = kSlots * kQBytes, kV = kK + STAGES * kKBytes, kBarriers = kV + STAGES * kVBytes;
+  /** Whole tiles of output leave by the copy engine, out of memory of their own, while the next item is at work. */
+  static constexpr int kOBytes = 64 * D_VO * 2;
+  static constexpr bool kStagesOutput =
+      !Variant::kTransformsOutput &&
+      hopper_shared_bytes(kSlots * kQBytes + kWarpgroups * kOBytes + kRings, STAGES, kSlots) <= kHopperShared;
+  static constexpr int kO = kSlots * kQBytes, kK = kO + (kStagesOutput ? kWarpgroups * kOBytes : 0);
+  static constexpr int kV = kK + STAGES * kKBytes, kBarriers = kV + STAGES * kVBytes;
   static constexpr int kItems = kBarriers + (4 * STAGES + 2 * kSlots) * 8;
   static constexpr int kSharedBytes = hopper_shared_bytes(kBarriers, STAGES, kSlots);
   static_assert(kKBytes % 1024 == 0 && kVBytes % 1024 == 0, "every tile must start at a swizzle's first row");
@@ -75,6 +81,7 @@ template <class C>
 struct HopperShared {
   uint32_t base;
   __device__ __forceinline__ uint32_t q(int slot) const { return base + slot * C::kQBytes; }
+  __device__ __forceinline__ uint32_t o(int wg) const { return base + C::kO + wg * C::kOBytes; }
   __device__ __forceinline__ uint32_t k(int stage) const { return base + C::kK + stage * C::kKBytes; }
   __device__ __forceinline__ uint32_t v(int stage) const { return base + C::kV + stage * C::kVBytes; }
   __device__ __forceinline__ uint32_t barrier(int i) const { return base + C::kBarriers + i * 8; }

@@ -17,6 +17,7 @@ struct HopperFp8Config {
   static constexpr bool BATCH = BATCH_, PAGED = PAGED_, kGathers = false;
   static constexpr int D_QK = D_, D_VO = D_, KV_TILE = KV_TILE_, STAGES = 2;
   static constexpr int kWarpgroups = 2, kThreads = 384, kItemBuffers = 1, kSlots = kWarpgroups;
+  static constexpr bool kStagesOutput = false;
   /** What is given away must be there to take: a launch of 384 threads has 168 each. */
   static constexpr int kLoaderRegisters = D_ == 256 ? 24 : 40, kRegisters = D_ == 256 ? 240 : 232;
   static_assert(kLoaderRegisters + kWarpgroups * kRegisters <= 3 * 168, "setmaxnreg would wait for ever");

@@ -66,6 +66,8 @@ struct HopperWarpgroup {
   int slot = 0;
   /** The first and last token of the item's rows, and how many rows there are. */
   int first_token, last_token, num_rows;
+  /** Of the tensor's tokens. */
+  int qo_begin;
 
   __device__ __forceinline__ HopperWarpgroup(const HopperShared<C>& places, int index)
       : shared(places), wg(index), warp((threadIdx.x >> 5) & 3), lane(threadIdx.x & 31) {}
@@ -358,14 +360,51 @@ struct HopperWarpgroup {
     }
   }
 
-  /** Rows leave in 16-byte pieces: the four threads of a row exchange what they hold of four pieces. */
-  __device__ __forceinline__ void store() {
-    const int head = rows[0].qo_head / static_cast<int>(params.group_size), t = lane & 3;
+  __device__ __forceinline__ void store(const Params& batch) {
     float factor[2], lse[2];
     finish_rows(factor, lse);
+    if (C::kStagesOutput && num_rows == batch.warpgroup_rows) store_box(batch, factor);
+    else store_rows(factor, lse);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const bool exists = warp * 16 + r * 8 + (lane >> 2) < num_rows;
+      if ((lane & 3) == 0 && exists(r)) store_lse(params, rows[r], lse[r]);
+    }
+  }
+
+  __device__ __forceinline__ bool exists(int r) const { return warp * 16 + r * 8 + (lane >> 2) < num_rows; }
+
+  /** All of the warpgroup's rows exist: they leave as they lie in the queries' box, and nobody waits for them. */
+  __device__ __forceinline__ void store_box(const Params& batch, const float (&factor)[2]) {
+    const bool leads = (threadIdx.x & 127) == 0;
+    if (leads) tma_store_wait_read();
+    named_barrier_sync<128>(own_barrier(wg));
+    const uint32_t row = shared.o(wg) + (warp * 16 + (lane & 15)) * 128;
+    const uint32_t swizzle = ((lane >> 4) ^ (lane & 7)) << 4;
+#pragma unroll
+    for (int j = 0; j < C::D_VO / 8; j += 2) {
+      uint32_t pieces[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const float* x = o + 4 * (j + (i >> 1)) + 2 * (i & 1);
+        pieces[i] = pack2<T>(x[0] * factor[i & 1], x[1] * factor[i & 1]);
+      }
+      stmatrix_x4(row + (j >> 3) * 64 * 128 + (swizzle ^ (j & 7) << 4), pieces[0], pieces[1], pieces[2], pieces[3]);
+    }
+    fence_async_proxy();
+    named_barrier_sync<128>(own_barrier(wg));
+    if (!leads) return;
+#pragma unroll
+    for (int c = 0; c < C::D_VO / 64; ++c) {
+      tma_store_3d(&batch.o_map, shared.o(wg) + c * 64 * 128, c * 64, rows[0].qo_head, qo_begin + rows[0].qo_idx);
+    }
+    tma_store_commit();
+  }
+
+  /** Rows leave in 16-byte pieces: the four threads of a row exchange what they hold of four pieces. */
+  __device__ __forceinline__ void store_rows(const float (&factor)[2], const float (&lse)[2]) {
+    const int head = rows[0].qo_head / static_cast<int>(params.group_size), t = lane & 3;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
       T* out = static_cast<T*>(params.o) + output_offset(params, rows[r]) + t * 8;
 #pragma unroll
       for (int j = 0; j < C::D_VO / 8; j += 4) {
@@ -374,7 +413,7 @@ struct HopperWarpgroup {
         for (int i = 0; i < 4; ++i) {
           float low = o[4 * (j + i) + 2 * r] * factor[r], high = o[4 * (j + i) + 2 * r + 1] * factor[r];
           if constexpr (Variant::kTransformsOutput) {
-            if (exists) {
+            if (exists(r)) {
               const int dim = (j + i) * 8 + t * 2;
               low = Variant::transform_output(params, low, {rows[r].qo_idx, rows[r].qo_head, head, dim}, lse[r]);
               high = Variant::transform_output(params, high, {rows[r].qo_idx, rows[r].qo_head, head, dim + 1}, lse[r]);
@@ -383,15 +422,15 @@ struct HopperWarpgroup {
           piece[i] = pack2<T>(low, high);
         }
         transpose_quad(piece, t);
-        if (exists) store_16(out + j * 8, piece);
+        if (exists(r)) store_16(out + j * 8, piece);
       }
-      if (t == 0 && exists) store_lse(params, rows[r], lse[r]);
     }
   }
 
   /** What the item says of this warpgroup's rows. */
   __device__ __forceinline__ void begin_item(const Params& batch, const HopperItem& item) {
     params = hopper_request<C>(batch, item);
+    qo_begin = item.qo_begin;
     const int group = batch.group_size;
     first_token = (item.tile * C::kWarpgroups + wg) * batch.warpgroup_tokens;
     num_rows = min(batch.warpgroup_rows, (item.qo_len - first_token) * group);
@@ -421,7 +460,11 @@ struct HopperWarpgroup {
       slot = buffer.stage * C::kWarpgroups + wg;
       mbarrier_wait(shared.q_full(slot), buffer.parity);
       const HopperItem item = items[slot];
-      if (item.request < 0) return;
+      if (item.request < 0) {
+        // Shared memory must stay until it is read.
+        if constexpr (C::kStagesOutput) tma_store_wait_read();
+        return;
+      }
       if (item.first < item.end) {
         // Before all arithmetic, which takes as long as these products.
         wait_tile(shared.k_full(ring.stage), ring.parity);
@@ -432,7 +475,7 @@ struct HopperWarpgroup {
         begin_item(batch, item);
         release(shared.q_empty(slot));
       }
-      store();
+      store(batch);
     }
   }
 };

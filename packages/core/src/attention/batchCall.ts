@@ -42,6 +42,8 @@ export interface HopperLaunch {
   readonly kv: HopperKv;
   readonly kvTile: number;
   readonly rows: HopperRows;
+  /** Whether the kernel stores by a map of the output. */
+  readonly stagesOutput: boolean;
   readonly headSection: number;
 }
 

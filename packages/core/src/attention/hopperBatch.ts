@@ -15,6 +15,7 @@ import {
   hopperRows,
   hopperSharedBytes,
   hopperSpec,
+  hopperStagesOutput,
   hopperWarpgroupRows,
   pagesFit,
 } from './hopperKernel.ts';
@@ -114,7 +115,13 @@ export function hopperKernels(
       mergesInPlace: false,
       neverSplits: true,
     },
-    hopper: { kv, kvTile: tile.kvTile, rows, headSection: hopperHeadSection(attention, longest(requests)) },
+    hopper: {
+      kv,
+      kvTile: tile.kvTile,
+      rows,
+      stagesOutput: hopperStagesOutput(attention, tile),
+      headSection: hopperHeadSection(attention, longest(requests)),
+    },
   };
 }
 
@@ -134,20 +141,28 @@ function longest({ kvLen, batchSize }: BatchRequests): number {
 
 /** The template's own arguments. */
 export function hopperArgs(
-  { rows, headSection, kv, kvTile }: HopperLaunch,
+  { rows, stagesOutput, headSection, kv, kvTile }: HopperLaunch,
   call: BatchCall,
 ): Record<string, number | Uint8Array> {
   const { attention, numItems } = call.planned;
   const { numQoHeads, numKvHeads, headDim, qDtype: dtype, pageSize } = attention;
-  const { q } = call;
+  const { q, out } = call;
+  const box = { tokens: rows.warpgroup_tokens, heads: numQoHeads / numKvHeads };
   const q_map = queryMap(
     { ptr: q.ptr, strideN: q.strides[0]!, strideH: q.strides[1]! },
     { tokens: q.shape[0]!, heads: numQoHeads, headDim, dtype },
-    { tokens: rows.warpgroup_tokens, heads: numQoHeads / numKvHeads },
+    box,
   );
-  const shape = { heads: numKvHeads, dtype };
   const vDim = headDimVoOf(headDim);
-  const fields = { ...rows, head_section: headSection, num_items: numItems, q_map };
+  const o_map = stagesOutput
+    ? queryMap(
+        { ptr: out.ptr, strideN: out.strides[0]!, strideH: out.strides[1]! },
+        { tokens: out.shape[0]!, heads: numQoHeads, headDim: vDim, dtype },
+        box,
+      )
+    : q_map;
+  const shape = { heads: numKvHeads, dtype };
+  const fields = { ...rows, head_section: headSection, num_items: numItems, q_map, o_map };
   const { k, v, tensors } = call.kv;
   // Of the tensor itself: a captured run may be replayed for other pages or rows than those of its plan.
   const held = (Object.values(tensors)[0] as Tensor).shape;

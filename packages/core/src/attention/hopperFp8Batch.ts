@@ -65,7 +65,7 @@ export function hopperFp8Kernels(
       mergesInPlace: false,
       neverSplits: true,
     },
-    hopper: { kv: 'rows', kvTile, rows, headSection: hopperHeadSection(attention, longest / 2) },
+    hopper: { kv: 'rows', kvTile, rows, stagesOutput: false, headSection: hopperHeadSection(attention, longest / 2) },
   };
 }
 

@@ -25,6 +25,9 @@ export const hopperFields: readonly ParamField[] = [
   { name: 'v_map', type: 'tensormap' },
 ];
 
+/** The queries' where hopperStagesOutput says no. */
+const outputField: ParamField = { name: 'o_map', type: 'tensormap' };
+
 /** What the template does not do; `undefined` where it serves. */
 export function hopperRefusal(o: KernelOptions & { numQoHeads: number; numKvHeads: number }): string | undefined {
   if (o.kvDtype !== o.qDtype) return `${o.kvDtype} keys with ${o.qDtype} queries`;
@@ -67,17 +70,37 @@ export function hopperRows({ numQoHeads, numKvHeads }: { numQoHeads: number; num
   };
 }
 
-/** Bytes of dynamic shared memory; HopperConfig::kSharedBytes says the same. Two items' queries, where they fit. */
-export function hopperSharedBytes(o: Pick<KernelOptions, 'headDim'>, tile: HopperTile): number {
-  const two = sharedBytes(o.headDim, tile, 2 * tile.warpgroups);
-  return two <= mostSharedBytes ? two : sharedBytes(o.headDim, tile, tile.warpgroups);
+/** Bytes of dynamic shared memory; HopperConfig::kSharedBytes says the same. */
+export function hopperSharedBytes(o: SharedOptions, tile: HopperTile): number {
+  return sharedBytes(o.headDim, tile, itemBuffers(o, tile), hopperStagesOutput(o, tile));
+}
+
+type SharedOptions = Pick<KernelOptions, 'headDim' | 'variant'>;
+
+/** Two items' queries, where they fit. */
+function itemBuffers({ headDim }: SharedOptions, tile: HopperTile): 1 | 2 {
+  return sharedBytes(headDim, tile, 2, false) <= mostSharedBytes ? 2 : 1;
+}
+
+/** Whether the copy engine stores the output: the kernel then takes a map of it. */
+export function hopperStagesOutput(o: SharedOptions, tile: HopperTile): boolean {
+  if (o.variant?.hooks.outputTransform !== undefined) return false;
+  return sharedBytes(o.headDim, tile, itemBuffers(o, tile), true) <= mostSharedBytes;
 }
 
 /** What a block may have on the only architecture that has the template. */
 const mostSharedBytes = 227 * 1024;
 
-function sharedBytes(headDim: number, { kvTile, stages }: HopperTile, slots: number): number {
-  const tiles = slots * 64 * headDim * 2 + stages * kvTile * (headDim + headDimVoOf(headDim)) * 2;
+function sharedBytes(
+  headDim: number,
+  { warpgroups, kvTile, stages }: HopperTile,
+  buffers: number,
+  stagesOutput: boolean,
+): number {
+  const slots = buffers * warpgroups;
+  const headDimVo = headDimVoOf(headDim);
+  const rows = slots * headDim + (stagesOutput ? warpgroups * headDimVo : 0);
+  const tiles = rows * 64 * 2 + stages * kvTile * (headDim + headDimVo) * 2;
   return Math.ceil((tiles + (4 * stages + 2 * slots) * 8 + slots * 32 + 16) / 1024) * 1024 + 1024;
 }
 
@@ -124,7 +147,7 @@ export function hopperSpec(o: KernelOptions, tile: HopperTile, kv: HopperKv, bat
     ...prelude(o.variant, [
       `static_assert(${config}::kSharedBytes == ${hopperSharedBytes(o, tile)}, "planner and kernel disagree");`,
     ]),
-    params: [...(batch ? batchParamsOf(o.variant) : singleParamsOf(o.variant)), ...hopperFields],
+    params: [...(batch ? batchParamsOf(o.variant) : singleParamsOf(o.variant)), ...hopperFields, outputField],
     threads: (warpgroups + 1) * 128,
     minBlocksPerSm: 1,
     minArch: 90,

@@ -48,7 +48,7 @@ function columns(dtype: DType): number {
   return 128 / dtypes[dtype].bytes;
 }
 
-/** Queries: a box is `tokens` tokens of a group's heads. */
+/** Queries, or the output: a box is `tokens` tokens of a group's heads. */
 export function queryMap(
   q: { readonly ptr: number; readonly strideN: number; readonly strideH: number },
   shape: { readonly tokens: number; readonly heads: number; readonly headDim: number; readonly dtype: DType },

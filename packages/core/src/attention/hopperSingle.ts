@@ -14,6 +14,7 @@ import {
   hopperRows,
   hopperSharedBytes,
   hopperSpec,
+  hopperStagesOutput,
   hopperWarpgroupRows,
 } from './hopperKernel.ts';
 import { queryMap, rowsMap } from './hopperMaps.ts';
@@ -63,16 +64,22 @@ export function launchHopper(r: AttentionRequest): void {
   const keys = { rows: Math.max(1, r.kvLen), heads: r.numKvHeads, dtype };
   // Without keys there is nothing to copy, but a map must still name some memory.
   const address = (ptr: number): number => (r.kvLen === 0 ? r.q.ptr : ptr);
+  const queries = { tokens: r.qoLen, heads: r.numQoHeads, headDim, dtype };
+  const box = { tokens: rows.warpgroup_tokens, heads: group };
+  const q_map = queryMap({ ptr: r.q.ptr, strideN: r.qStrideN, strideH: r.qStrideH }, queries, box);
   const args = {
     ...singleArgs(r, { ...noSplit, counters: zeroedCounters(deviceIndex, 2) }, device),
     ...rows,
     head_section: hopperHeadSection(r, r.kvLen),
     num_items: items,
-    q_map: queryMap(
-      { ptr: r.q.ptr, strideN: r.qStrideN, strideH: r.qStrideH },
-      { tokens: r.qoLen, heads: r.numQoHeads, headDim, dtype },
-      { tokens: rows.warpgroup_tokens, heads: group },
-    ),
+    q_map,
+    o_map: hopperStagesOutput(r, tile)
+      ? queryMap(
+          { ptr: r.out.ptr, strideN: r.outStrideN, strideH: r.outStrideH },
+          { ...queries, headDim: headDimVoOf(headDim) },
+          box,
+        )
+      : q_map,
     k_map: rowsMap(
       { ptr: address(r.k.ptr), strideN: r.kStrideN, strideH: r.kStrideH },
       { ...keys, headDim },
