@@ -170,6 +170,58 @@ describe.skipIf(!hopper)("backend 'fa3'", () => {
     });
   });
 
+  // Whole tiles are stored by box, parts of them by row; blocks take several items, some of them without keys.
+  it.each([
+    [64, 8],
+    [64, 2],
+    [128, 4],
+    [128, 3],
+    [192, 2],
+    [256, 1],
+  ])('writes its own rows only, headDim %i, %i key heads', (headDim, numKvHeads) => {
+    const numQoHeads = numKvHeads === 3 ? 9 : 8;
+    const headDimVo = headDim === 192 ? 128 : headDim;
+    const c: BatchCase = {
+      qoLens: [640, 1, 0, 127, 64, 129, 63, 1700, 256],
+      kvLens: [700, 1, 5, 0, 64, 90, 640, 300, 0],
+      numQoHeads,
+      numKvHeads,
+      headDim,
+      headDimVo,
+      dtype: 'bfloat16',
+      options: { causal: true },
+    };
+    const inputs = makeInputs(c);
+    const rows = inputs.q.shape[0]!;
+    const around = poisoned([rows + 2, numQoHeads + 3, headDimVo], 'bfloat16');
+    const out = around.slice(0, 1, rows + 1).slice(1, 2, numQoHeads + 2);
+    const wrapper = kept(new flashinfer.BatchPrefillWithRaggedKVCacheWrapper({ backend: 'fa3', device: testDevice }));
+    wrapper.plan({ ...planOptions(c), qoIndptr: indptr(c.qoLens), kvIndptr: indptr(c.kvLens) });
+    const lse = wrapper.run(inputs.q, inputs.k, inputs.v, { out, returnLse: true })[1];
+    expectBatch(c, inputs, out.contiguous().toArraySync() as Float32Array, lse.toArraySync() as Float32Array);
+    const numbers = (around.toArraySync() as Float32Array).reduce((n, x) => n + (Number.isNaN(x) ? 0 : 1), 0);
+    expect(numbers).toBe(rows * numQoHeads * headDimVo);
+  });
+
+  // Rows are held against some of the first tile's keys: the others' logits are greater by far here.
+  it.each([64, 128, 256])('greatest logits beside the keys that are looked at first, headDim %i', (headDim) => {
+    for (const causal of [false, true]) {
+      runCase({
+        qoLen: 300,
+        kvLen: 300,
+        ...heads,
+        headDim,
+        dtype: 'float16',
+        options: { causal },
+        prepare: ({ k }) => {
+          const width = heads.numKvHeads * headDim;
+          for (let i = 0; i < k.length; ++i) if (Math.floor(i / width) % 32 > 7) k[i] = 8 * k[i]!;
+        },
+        ...fa3,
+      });
+    }
+  });
+
   it.each(['NHD', 'HND'] as const)('gives 0 and -Infinity to a ragged batch without any keys, %s', (kvLayout) => {
     const wrapper = kept(
       new flashinfer.BatchPrefillWithRaggedKVCacheWrapper({ backend: 'fa3', kvLayout, device: testDevice }),
