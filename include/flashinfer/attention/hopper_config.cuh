@@ -14,6 +14,8 @@ enum class HopperKv {
   kPages,
   /** Pages of any size: threads of the loading warpgroup copy rows one by one. */
   kGather,
+  /** Pages of one row, likewise. */
+  kTokens,
 };
 
 /** Bytes of dynamic shared memory that a block may have. */
@@ -38,7 +40,7 @@ struct HopperConfig {
   /** Those that compute; one more loads. */
   static constexpr int kWarpgroups = WARPGROUPS_;
   static constexpr int kThreads = (kWarpgroups + 1) * 128;
-  static constexpr bool kGathers = KV == HopperKv::kGather;
+  static constexpr bool kGathers = KV == HopperKv::kGather || KV == HopperKv::kTokens;
   /** kPages: warps that ask for the boxes of K, and as many for V. A warp asks for one box after the other, 60 cycles each. */
   static constexpr int kBoxWarps = 2;
   /** Arrivals, besides bytes, that complete a tile. */

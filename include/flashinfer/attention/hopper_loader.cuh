@@ -73,24 +73,26 @@ struct HopperLoader {
     }
   }
 
-  /** Keys that the page table is asked about by this thread, `step` apart: those of its boxes, or of its rows. */
-  static constexpr int kFound = C::KV == HopperKv::kRows ? 0 : C::KV == HopperKv::kPages ? 1 : C::KV_TILE / 16;
-  int found[kFound == 0 ? 1 : kFound];
+  /** What the page table told this thread of a tile: the page of its box or of each of its rows, or where those rows are. */
+  static constexpr bool kPaged = C::KV != HopperKv::kRows;
+  static constexpr int kFound = C::kGathers ? C::KV_TILE / 16 : 1;
+  using Found = int[kFound];
+  Found found;
 
   /** Starts looking up a tile's pages, long before they are needed: K and V of a tile lie in the same ones. */
-  __device__ __forceinline__ void find_pages(int tile) {
+  __device__ __forceinline__ void find_pages(Found& pages, int tile) {
     const int32_t* indices = static_cast<const int32_t*>(batch.kv_indices) + kv_start;
-    if (C::kGathers && batch.page_size == 1 && (tile + 1) * C::KV_TILE <= kv_len) {
+    if (C::KV == HopperKv::kTokens && (tile + 1) * C::KV_TILE <= kv_len) {
 #pragma unroll
-      for (int i = 0; i < kFound; ++i) found[i] = __ldg(indices + tile * C::KV_TILE + (thread >> 3) + i * 16);
+      for (int i = 0; i < kFound; ++i) pages[i] = __ldg(indices + tile * C::KV_TILE + (thread >> 3) + i * 16);
       return;
     }
 #pragma unroll
     for (int i = 0; i < kFound; ++i) {
       const int offset = C::kGathers ? (thread >> 3) + i * 16 : box() * min(batch.page_size, C::KV_TILE);
+      const int key = min(tile * C::KV_TILE + offset, kv_len - 1);
       int slot;
-      const int entry = PagedKv::page_of(batch, min(tile * C::KV_TILE + offset, kv_len - 1), slot);
-      found[i] = __ldg(indices + entry);
+      pages[i] = __ldg(indices + (C::KV == HopperKv::kTokens ? key : PagedKv::page_of(batch, key, slot)));
     }
   }
 
@@ -122,12 +124,12 @@ struct HopperLoader {
     return __ffsll(static_cast<long long>(strides * sizeof(T))) - 1;
   }
 
-  /** Pages of more than one row: what was found becomes places, those of V being those of K as a rule. */
+  /** kGather: pages become places of rows, those of V being those of K as a rule. */
   template <bool IS_K>
-  __device__ __forceinline__ void find_rows(int tile) {
+  __device__ __forceinline__ void find_rows(Found& places, int tile) {
     const bool same = batch.k_stride_page == batch.v_stride_page && batch.k_stride_n == batch.v_stride_n;
     if (!IS_K && same) return;
-    if (!IS_K) find_pages(tile);
+    if (!IS_K) find_pages(places, tile);
     const int shift = offset_shift<IS_K>();
     const auto units = [&](int64_t stride) { return static_cast<uint32_t>(stride * sizeof(T) >> shift); };
     const uint32_t page = units(IS_K ? batch.k_stride_page : batch.v_stride_page);
@@ -136,7 +138,7 @@ struct HopperLoader {
     for (int i = 0; i < kFound; ++i) {
       int slot;
       PagedKv::page_of(batch, min(tile * C::KV_TILE + (thread >> 3) + i * 16, kv_len - 1), slot);
-      found[i] = static_cast<int>(static_cast<uint32_t>(found[i]) * page + static_cast<uint32_t>(slot) * row);
+      places[i] = static_cast<int>(static_cast<uint32_t>(places[i]) * page + static_cast<uint32_t>(slot) * row);
     }
   }
 
@@ -147,8 +149,8 @@ struct HopperLoader {
   template <bool IS_K, int D, bool WHOLE>
   __device__ __forceinline__ void gather(uint32_t dst, int tile) {
     uint64_t unit = (IS_K ? batch.k_stride_page : batch.v_stride_page) * sizeof(T);
-    if (batch.page_size != 1) {
-      find_rows<IS_K>(tile);
+    if constexpr (C::KV == HopperKv::kGather) {
+      find_rows<IS_K>(found, tile);
       unit = 1ull << offset_shift<IS_K>();
     }
     const int chunk = thread & 7, first_row = thread >> 3;
@@ -194,8 +196,8 @@ struct HopperLoader {
       kv_len = item.kv_len;
       if (item.request < 0 || item.first == item.end) hand_over(item, items, buffer);
       if (item.request < 0) break;
-      if constexpr (kFound > 0) {
-        if (item.first < item.end) find_pages(item.end - 1);
+      if constexpr (kPaged) {
+        if (item.first < item.end) find_pages(found, item.end - 1);
       }
       for (int tile = item.end - 1; tile >= item.first; --tile) {
         if (loads_k()) {
@@ -207,8 +209,8 @@ struct HopperLoader {
           mbarrier_wait(shared.v_empty(ring.stage), ring.parity ^ 1);
           load<false, C::D_VO>(shared.v(ring.stage), shared.v_full(ring.stage), tile);
         }
-        if constexpr (kFound > 0) {
-          if (tile > item.first) find_pages(tile - 1);
+        if constexpr (kPaged) {
+          if (tile > item.first) find_pages(found, tile - 1);
         }
         ring.advance();
       }

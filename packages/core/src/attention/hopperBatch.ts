@@ -7,9 +7,9 @@ import type { BatchRequests, SplitOptions } from './batchPlan.ts';
 import type { DeviceLimits } from './deviceLimits.ts';
 import {
   chooseHopperTile,
-  type HopperKv,
   hopperHeadSection,
   hopperIsSlower,
+  hopperKv,
   hopperPagedTile,
   hopperRefusal,
   hopperRows,
@@ -17,7 +17,6 @@ import {
   hopperSpec,
   hopperStagesOutput,
   hopperWarpgroupRows,
-  pagesFit,
 } from './hopperKernel.ts';
 import { pagesMap, queryMap, rowsMap } from './hopperMaps.ts';
 import type { AttentionBackend } from './options.ts';
@@ -96,7 +95,7 @@ export function hopperKernels(
   const { headDim, numQoHeads, numKvHeads, pageSize, windowLeft } = attention;
   const wanted = chooseHopperTile(attention, expectedKeys(requests, maxima));
   const tile = pageSize === 0 ? wanted : hopperPagedTile(wanted, headDim, pageSize);
-  const kv: HopperKv = pageSize === 0 ? 'rows' : pagesFit(pageSize, tile.kvTile) ? 'pages' : 'gather';
+  const kv = hopperKv(pageSize, tile.kvTile);
   const rows = hopperRows(attention);
   const key = `fa3_${kv}_${tile.warpgroups}_${tile.kvTile}_${tile.stages}`;
   return {
@@ -168,7 +167,7 @@ export function hopperArgs(
   const held = (Object.values(tensors)[0] as Tensor).shape;
   const extent = held[kv === 'rows' && attention.kvLayout === 'HND' ? 1 : 0]!;
   // Gathered rows need no maps; tensors without rows have none, since the driver refuses a dimension of zero.
-  if (kv === 'gather' || extent === 0) return { ...fields, k_map: q_map, v_map: q_map };
+  if (kv === 'gather' || kv === 'tokens' || extent === 0) return { ...fields, k_map: q_map, v_map: q_map };
   if (kv === 'pages') {
     const pages = { ...shape, pages: extent, pageSize };
     return {

@@ -8,9 +8,14 @@ import { singleParamsOf } from './singleParams.ts';
 import { type HopperTile, hopperShortKeys, hopperTiles, triedTiles } from './tiles.ts';
 
 /** How keys and values are loaded; HopperKv in the header. */
-export type HopperKv = 'rows' | 'pages' | 'gather';
+export type HopperKv = 'rows' | 'pages' | 'gather' | 'tokens';
 
-const kvArguments: Record<HopperKv, string> = { rows: 'kRows', pages: 'kPages', gather: 'kGather' };
+const kvArguments: Record<HopperKv, string> = {
+  rows: 'kRows',
+  pages: 'kPages',
+  gather: 'kGather',
+  tokens: 'kTokens',
+};
 
 /** Fields besides those of the fa2 kernels. The maps of keys and values are the queries' where none are used. */
 export const hopperFields: readonly ParamField[] = [
@@ -116,6 +121,13 @@ export function chooseHopperTile(o: Pick<KernelOptions, 'headDim' | 'maskMode'>,
 export function pagesFit(pageSize: number, kvTile: number): boolean {
   if (pageSize % 8 !== 0) return false;
   return pageSize <= kvTile ? kvTile % pageSize === 0 : pageSize % kvTile === 0;
+}
+
+/** How keys and values in pages of so many rows, 0 if in none, are loaded. */
+export function hopperKv(pageSize: number, kvTile: number): HopperKv {
+  if (pageSize === 0) return 'rows';
+  if (pageSize === 1) return 'tokens';
+  return pagesFit(pageSize, kvTile) ? 'pages' : 'gather';
 }
 
 /** `tile`, or for pages that do not fit it a tile of 64 keys fewer or more that they do. */

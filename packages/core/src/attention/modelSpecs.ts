@@ -147,13 +147,13 @@ function hopperTiles(masks: readonly KernelOptions[]): { o: KernelOptions; tile:
   return masks.flatMap((o) => [0, Number.MAX_SAFE_INTEGER].map((keys) => ({ o, tile: chooseHopperTile(o, keys) })));
 }
 
-/** Ragged, paged by boxes, whose usual sizes make two tiles at most, and paged by rows. */
+/** Ragged, paged by boxes, whose usual sizes make two tiles at most, and by tokens. */
 function hopperBatchSpecs(plain: KernelOptions): KernelSpec[] {
   return [
     ...hopperTiles(contiguousMasks(plain)).map(({ o, tile }) => hopperSpec(o, tile, 'rows', true)),
     ...hopperTiles(pagedMasks(plain)).flatMap(({ o, tile }) => [
       ...[16, 64].map((pageSize) => hopperSpec(o, hopperPagedTile(tile, o.headDim, pageSize), 'pages', true)),
-      hopperSpec(o, tile, 'gather', true),
+      hopperSpec(o, tile, 'tokens', true),
     ]),
   ];
 }

@@ -59,6 +59,7 @@ export function attentionSpecs(): KernelSpec[] {
     batchPrefillSpec({ ...causal, headDim: 64, variant }, { mTiles: 1, kvTile: 64 }, true),
     hopperSpec({ ...causal, qDtype: 'bfloat16', kvDtype: 'bfloat16' }, chooseHopperTile(causal, 1024), 'rows', true),
     hopperSpec(plain, chooseHopperTile(plain, 8192), 'pages', true),
+    hopperSpec(causal, chooseHopperTile(causal, 8192), 'tokens', true),
     hopperSpec({ ...causal, logitsSoftCap: 30 }, chooseHopperTile(causal, 8192), 'gather', true),
     hopperSpec(
       { ...causal, headDim: 64, windowLeft: 8 },
