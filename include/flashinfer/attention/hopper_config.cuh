@@ -51,7 +51,7 @@ struct HopperConfig {
    */
   static constexpr int kLoaderRegisters = kWarpgroups == 3 ? 32
                                           : D_VO == 256    ? (kGathers ? 40 : 24)
-                                                           : (kGathers ? 56 : 40);
+                                                           : (kGathers ? 72 : 40);
   static constexpr int kRegisters = kWarpgroups == 3 ? 160 : 252 - kLoaderRegisters / 2;
   /** A launch of 384 threads has 168 each, one of 512 has 128. */
   static_assert(kLoaderRegisters + kWarpgroups * kRegisters <= (kWarpgroups == 3 ? 512 : 504),

@@ -77,7 +77,10 @@ struct HopperLoader {
   static constexpr bool kPaged = C::KV != HopperKv::kRows;
   static constexpr int kFound = C::kGathers ? C::KV_TILE / 16 : 1;
   using Found = int[kFound];
-  Found found;
+  /** Tiles that gathered keys are ahead of values, in the order in which buffers are given back. */
+  static constexpr int kLag = C::kGathers ? 1 : 0;
+  /** Of the tile whose keys come next, and of the one whose values do. */
+  Found found, found_v;
 
   /** Starts looking up a tile's pages, long before they are needed: K and V of a tile lie in the same ones. */
   __device__ __forceinline__ void find_pages(Found& pages, int tile) {
@@ -149,8 +152,9 @@ struct HopperLoader {
   template <bool IS_K, int D, bool WHOLE>
   __device__ __forceinline__ void gather(uint32_t dst, int tile) {
     uint64_t unit = (IS_K ? batch.k_stride_page : batch.v_stride_page) * sizeof(T);
+    Found& places = IS_K || kLag == 0 ? found : found_v;
     if constexpr (C::KV == HopperKv::kGather) {
-      find_rows<IS_K>(found, tile);
+      find_rows<IS_K>(places, tile);
       unit = 1ull << offset_shift<IS_K>();
     }
     const int chunk = thread & 7, first_row = thread >> 3;
@@ -162,7 +166,7 @@ struct HopperLoader {
     asm volatile("" : "+r"(at), "+l"(base));
 #pragma unroll
     for (int i = 0; i < kFound; ++i) {
-      const char* src = reinterpret_cast<const char*>(base + static_cast<uint32_t>(found[i]) * unit);
+      const char* src = reinterpret_cast<const char*>(base + static_cast<uint32_t>(places[i]) * unit);
 #pragma unroll
       for (int c = 0; c < D / 64; ++c) {
         const uint32_t to = at + (c * C::KV_TILE + i * 16) * 128;
@@ -199,20 +203,27 @@ struct HopperLoader {
       if constexpr (kPaged) {
         if (item.first < item.end) find_pages(found, item.end - 1);
       }
-      for (int tile = item.end - 1; tile >= item.first; --tile) {
-        if (loads_k()) {
+      RingPosition<C::STAGES> before = ring;
+      for (int tile = item.end - 1; tile >= item.first - kLag; --tile) {
+        if (loads_k() && tile >= item.first) {
           mbarrier_wait(shared.k_empty(ring.stage), ring.parity ^ 1);
           load<true, C::D_QK>(shared.k(ring.stage), shared.k_full(ring.stage), tile);
           if (tile == item.end - 1) hand_over(item, items, buffer);
         }
-        if (loads_v()) {
-          mbarrier_wait(shared.v_empty(ring.stage), ring.parity ^ 1);
-          load<false, C::D_VO>(shared.v(ring.stage), shared.v_full(ring.stage), tile);
+        if (loads_v() && tile + kLag < item.end) {
+          const RingPosition<C::STAGES> at = kLag > 0 ? before : ring;
+          mbarrier_wait(shared.v_empty(at.stage), at.parity ^ 1);
+          load<false, C::D_VO>(shared.v(at.stage), shared.v_full(at.stage), tile + kLag);
         }
+        before = ring;
+        if (tile >= item.first) ring.advance();
         if constexpr (kPaged) {
+          if constexpr (kLag > 0) {
+#pragma unroll
+            for (int i = 0; i < kFound; ++i) found_v[i] = found[i];
+          }
           if (tile > item.first) find_pages(found, tile - 1);
         }
-        ring.advance();
       }
       int place = static_cast<int>(taken) + gridDim.x;
       if constexpr (kThreads > 1) place = broadcast(place, places);
