@@ -89,7 +89,7 @@ function itemBuffers({ headDim }: SharedOptions, tile: HopperTile): 1 | 2 {
 
 /** Whether the copy engine stores the output: the kernel then takes a map of it. */
 export function hopperStagesOutput(o: SharedOptions, tile: HopperTile): boolean {
-  if (o.variant?.hooks.outputTransform !== undefined) return false;
+  if (o.variant?.transformsOutput) return false;
   return sharedBytes(o.headDim, tile, itemBuffers(o, tile), true) <= mostSharedBytes;
 }
 

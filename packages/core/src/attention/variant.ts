@@ -87,6 +87,11 @@ export class AttentionVariant {
     this.id = `${name.replace(/([a-z0-9])([A-Z])/g, '$1_$2').toLowerCase()}_${hash}`;
     Object.freeze(this);
   }
+
+  /** @internal Whether kernels hand their output to it element by element: a struct has an OutputTransform of its own. */
+  get transformsOutput(): boolean {
+    return this.decl !== undefined || this.hooks.outputTransform !== undefined;
+  }
 }
 
 /**

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// float8_e4m3fn queries, keys and values against the float64 reference on the same, already rounded, values.
+// float8_e4m3fn queries, keys and values of one request against the float64 reference on the same, already rounded, values;
+// what does not fit, in batches too. Batches: fp8Batch.test.ts.
 import { describe, expect, it } from 'vitest';
 import { hopperFp8SharedBytes, hopperFp8Tile } from '../../src/attention/hopperFp8Kernel.ts';
 import * as flashinfer from '../../src/index.ts';
@@ -9,16 +10,7 @@ import { attentionReference } from '../reference/attention.ts';
 import { normalArray } from '../reference/random.ts';
 import { expectThrows } from '../thrownBy.ts';
 import { deviceTensor, heldValues, hostValues, poisoned, prefillOperator } from './attentionCase.ts';
-import {
-  type BatchCase,
-  expectBatch,
-  indptr,
-  kept,
-  pagedInputs,
-  planOptions,
-  runPaged,
-  runRagged,
-} from './batchCase.ts';
+import { kept } from './batchCase.ts';
 
 /** On a GPU weights are rounded to e4m3 too: 3 bits of mantissa, errors of up to 2^-4 that partly cancel. */
 const tolerance = onCuda ? 4e-2 : 5e-3;
@@ -143,73 +135,6 @@ describe.skipIf(!serves)('prefill of float8_e4m3fn', () => {
     kv.copy_(flashinfer.ones([210, 2, 128], { dtype: e4m3, device: testDevice }));
     const q = flashinfer.ones([130, 2, 128], { dtype: e4m3, device: testDevice });
     expect(new Set(hostValues(flashinfer.singlePrefillWithKVCache(q, kv, kv)))).toEqual(new Set([1]));
-  });
-});
-
-describe.skipIf(!serves)('batches of float8_e4m3fn', () => {
-  const base = { ...heads, headDim: 128, dtype: e4m3, options: { causal: true } } as const;
-  const lengths = { qoLens: [37, 1, 0, 200, 17, 130], kvLens: [54, 97, 30, 700, 0, 300] };
-
-  it.each<Omit<BatchCase, 'qoLens' | 'kvLens'> & { name: string }>([
-    { name: 'causal', ...base },
-    {
-      name: 'full, HND, bfloat16, scales',
-      ...base,
-      options: {},
-      kvLayout: 'HND',
-      outDtype: 'bfloat16',
-      headScales: true,
-    },
-    { name: 'd256', ...base, headDim: 256, headScales: true },
-    { name: 'group 7', ...base, numQoHeads: 7, numKvHeads: 1, headScales: true },
-    { name: 'window, cap', ...base, options: { causal: true, windowLeft: 50, logitsSoftCap: 20 } },
-    { name: 'ALiBi, sinks', ...base, options: { causal: true, posEncodingMode: 'ALIBI' }, sinks: true },
-  ])('ragged: $name', (c) => runRagged({ ...c, ...lengths }));
-
-  it.each([1, 5, 16, 24, 64, 256])('pages of %i', (pageSize) => {
-    runPaged({ ...base, ...lengths, pageSize, headScales: true }, 'prefill');
-    runPaged({ ...base, ...lengths, pageSize, kvLayout: 'HND', tuple: true, headDim: 256, options: {} }, 'prefill');
-  });
-
-  it.skipIf(!onCuda)('gives the same bits in 50 runs, of more items than multiprocessors', () => {
-    const many = { ...base, numQoHeads: 32, numKvHeads: 8, qoLens: [700, 333, 1, 900], kvLens: [900, 1500, 700, 900] };
-    const { inputs, table, cache } = pagedInputs({ ...many, pageSize: 16 });
-    const { numPages: _, ...pages } = table;
-    const wrapper = kept(new flashinfer.BatchPrefillWithPagedKVCacheWrapper({ device: testDevice }));
-    wrapper.plan({ ...planOptions(many), ...pages, pageSize: 16, qoIndptr: indptr(many.qoLens) });
-    const first = wrapper.run(inputs.q, cache).toArraySync();
-    for (let n = 0; n < 50; ++n) expect(wrapper.run(inputs.q, cache).toArraySync()).toEqual(first);
-  });
-
-  it.skipIf(!onCuda)('graphs replay correctly after new plans', () => {
-    const c = (qoLens: number[], kvLens: number[]): BatchCase => ({ ...base, pageSize: 16, qoLens, kvLens });
-    // The tensors of the first plan stay, as a captured run reads them; later plans use no more pages or tokens.
-    const plans = [c([100, 200, 50, 250], [300, 300, 100, 500]), c([600], [1000]), c([1, 0, 599], [400, 100, 600])];
-    const maxima = { maxBatchSize: 4, maxNumTokens: 600, maxNumPages: 80 };
-    const wrapper = kept(
-      new flashinfer.BatchPrefillWithPagedKVCacheWrapper({ useCudaGraph: true, ...maxima, device: testDevice }),
-    );
-    const prepare = (each: BatchCase) => {
-      const { inputs, table, cache } = pagedInputs(each);
-      const { numPages: _, ...pages } = table;
-      wrapper.plan({ ...planOptions(each), ...pages, pageSize: 16, qoIndptr: indptr(each.qoLens) });
-      return { inputs, cache: cache as flashinfer.Tensor };
-    };
-    const { inputs: first, cache: pool } = prepare(plans[0]!);
-    const out = poisoned(first.q.shape, 'float16');
-    const lse = flashinfer.zeros([600, heads.numQoHeads], { dtype: 'float32', device: testDevice });
-    const run = () => void wrapper.run(first.q, pool, { out, lse, returnLse: true });
-    run();
-    flashinfer.cuda.synchronizeSync();
-    const graph = kept(flashinfer.cuda.capture(kept(new flashinfer.cuda.Stream()), run));
-    for (const each of plans) {
-      const { inputs, cache } = prepare(each);
-      pool.slice(0, 0, cache.shape[0]!).copy_(cache);
-      first.q.copy_(inputs.q);
-      out.copy_(poisoned(out.shape, 'float16'));
-      graph.launch();
-      expectBatch(each, inputs, out.toArraySync() as Float32Array, lse.toArraySync() as Float32Array);
-    }
   });
 });
 

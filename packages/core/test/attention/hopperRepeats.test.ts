@@ -36,7 +36,8 @@ describe.skipIf(!hopper)('200 runs of the fa3 template have the same bits', () =
     ['boxes of 16', { ...base, dtype: 'bfloat16', pageSize: 16 }, /fa3_pages/],
     ['boxes of 256, d64', { ...base, dtype: 'float16', headDim: 64, pageSize: 256 }, /fa3_pages/],
     ['gather', { ...base, dtype: 'bfloat16', pageSize: 5 }, /fa3_gather/],
-    ['gather, page 1, d256', { ...base, dtype: 'float16', headDim: 256, pageSize: 1 }, /fa3_gather/],
+    ['gather, page 1, d256', { ...base, dtype: 'float16', headDim: 256, pageSize: 1 }, /fa3_tokens/],
+    ['float8', { ...base, dtype: 'float8_e4m3fn', pageSize: 16, outDtype: 'bfloat16' }, /fa3_paged_e4m3/],
   ])('pages: %s', (_, c, kernel) => {
     const { inputs, table, cache } = pagedInputs(c);
     const { numPages: __, ...pages } = table;
@@ -46,7 +47,7 @@ describe.skipIf(!hopper)('200 runs of the fa3 template have the same bits', () =
     const [out, lse] = expectEqualRuns(
       () =>
         wrapper.run(inputs.q, cache, {
-          out: poisoned(inputs.q.shape, c.dtype),
+          out: poisoned(inputs.q.shape, c.outDtype ?? c.dtype),
           lse: poisoned(inputs.q.shape.slice(0, 2), 'float32'),
           returnLse: true,
         }),
@@ -55,7 +56,7 @@ describe.skipIf(!hopper)('200 runs of the fa3 template have the same bits', () =
     expectBatch(c, inputs, hostValues(out!), hostValues(lse!));
   });
 
-  it.each([128, 256])('float8, d%i', (headDim) => {
+  it.each([128, 256])('one request of float8, d%i', (headDim) => {
     const [q, k, v] = [16, 4, 4].map((heads, seed) =>
       kept(flashinfer.randn([1500, heads, headDim], { dtype: 'float8_e4m3fn', device: testDevice, seed })),
     ) as [flashinfer.Tensor, flashinfer.Tensor, flashinfer.Tensor];
