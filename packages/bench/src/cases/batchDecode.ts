@@ -128,5 +128,7 @@ export const batchDecodeCases: DeviceCase[] = [
     [1, 5, 64].map((pageSize) => uniformCase(batchSize, kvLen, { ...grouped, pageSize })),
   ),
   uniformCase(64, 4096, { ...fp8, pageSize: 1 }),
+  // More query heads a key head than a tile of the decode template has rows.
+  uniformCase(64, 16384, { numQoHeads: 64, numKvHeads: 1 }),
   ...[grouped, { ...grouped, pageSize: 1 }, fp8].map((shape) => uniformCase(4, 4096, shape, undefined, 'cpu')),
 ];

@@ -58,7 +58,7 @@ export interface BatchDecodeWrapperOptions extends BatchWrapperOptions {
    * FlashInfer's name for the choice between its two decode kernels; here both use tensor cores. `false`: the decode
    * template, which packs the query rows of a KV head into tiles of 16 and is bound by reading K and V. `true`: the fa2
    * prefill template, with tiles of 64 or 128 rows. Without effect on cpu and with backend `'fa3'`. Default: the decode
-   * template up to 16 rows (qLenPerReq × numQoHeads / numKvHeads) and for qLenPerReq 1, else the prefill template.
+   * template up to 16 rows (qLenPerReq × numQoHeads / numKvHeads), else the prefill template.
    */
   useTensorCores?: boolean;
 }

@@ -122,16 +122,19 @@ describe('useTensorCores', () => {
   }
 
   it.skipIf(!onCuda)('chooses the template', () => {
-    const name = (useTensorCores?: boolean) => {
+    const name = (useTensorCores?: boolean, numQoHeads: number = base.numQoHeads) => {
       const options = { device: testDevice, ...(useTensorCores !== undefined && { useTensorCores }) };
       const wrapper = kept(new flashinfer.BatchDecodeWithPagedKVCacheWrapper(options));
       const pages = { pagedKvIndptr: [0, 1], pagedKvIndices: [0], pagedKvLastPageLen: [1], pageSize: 16 };
-      wrapper.plan({ ...planOptions({ ...base, qoLens: [1], kvLens: [1] }), ...pages });
+      wrapper.plan({ ...planOptions({ ...base, numQoHeads, qoLens: [1], kvLens: [1] }), ...pages });
       return wrapper.kernelSpecs()[0]!.name;
     };
     expect(name()).toMatch(/^batch_decode_paged/);
     expect(name(false)).toMatch(/^batch_decode_paged/);
     expect(name(true)).toMatch(/^batch_prefill_paged/);
+    expect(name(undefined, 16 * base.numKvHeads)).toMatch(/^batch_decode_paged/);
+    expect(name(undefined, 17 * base.numKvHeads)).toMatch(/^batch_prefill_paged/);
+    expect(name(false, 17 * base.numKvHeads)).toMatch(/^batch_decode_paged/);
   });
 
   it('refuses what is no boolean', () => {
