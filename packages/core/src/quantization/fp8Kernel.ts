@@ -34,14 +34,17 @@ export function tokenTile(length: number, vec: number): Fp8Tile {
   return { vec, vecs, lanes: Math.min(1024, 32 * Math.ceil(vectors / vecs / 32)), tiles: 1, columns: 0 };
 }
 
-/** One scale for 128 elements of `rows` rows, 1 or 128. */
+/**
+ * One scale for 128 elements of `rows` rows, 1 or 128. A thread takes two accesses of one row's 128 (H200, 8192 x 8192
+ * bfloat16: 56.8 us; with one 69.2, four 57.5; 256 threads a block 57.9).
+ */
 export function blockTile(rows: number, vec: number): Fp8Tile {
   const columns = fp8BlockSize / vec;
   if (rows > 1) {
     return { vec, vecs: Math.min(maxVecs, (rows * columns) / 256), lanes: 256, tiles: 1, columns };
   }
-  const lanes = Math.min(32, columns);
-  return { vec, vecs: columns / lanes, lanes, tiles: 256 / lanes, columns };
+  const lanes = Math.min(32, columns / 2);
+  return { vec, vecs: columns / lanes, lanes, tiles: 128 / lanes, columns };
 }
 
 /** One scale for all: pieces of rows. */
