@@ -3,6 +3,7 @@
 // to the last; sums are float32.
 #pragma once
 #include <flashinfer/pdl.cuh>
+#include <flashinfer/prefetch.cuh>
 #include <flashinfer/reduce.cuh>
 #include <flashinfer/vector.cuh>
 
@@ -38,6 +39,8 @@ struct NormConfig {
    */
   static constexpr bool kOneRow = LANES > 32 && VECS <= 2;
   static constexpr bool kQuantize = sizeof(Out_) == 1;
+  /** Of few rows a thread takes one access, and all blocks start at once: none has a later one's row to ask for. */
+  static constexpr bool kAhead = LANES > 32 && VECS > 1 && VEC * sizeof(T_) == 16;
   /** Weights kept from row to row, where registers allow; read with x, they cost a short call no second round trip. */
   static constexpr bool kKeepWeights =
       VECS * Vector<Weight_, VEC>::kWords * (kLayer ? 2 : 1) <= (LANES <= 512 ? 16 : 4) && VEC * VECS <= 32;
@@ -96,12 +99,27 @@ struct NormWeights {
   }
 };
 
+/**
+ * One thread asks for what the row params.ahead tokens later has at `row_start`'s place: it comes into L2 as one run of
+ * memory, before its block waits for it. The kernel's own writes need no care, nor would those of grids before it: all meet
+ * in L2, where a line that came early is no older than any other.
+ */
+template <class Config, class Params>
+__device__ __forceinline__ void prefetch_row_ahead(const Params& params, uint32_t row,
+                                                   const typename Config::T* row_start, int64_t token_stride) {
+  if constexpr (Config::kAhead) {
+    if (threadIdx.x != 0 || row - params.first_ahead >= params.rows_ahead) return;
+    prefetch_l2(row_start + params.ahead * token_stride, params.vectors * 16);
+  }
+}
+
 }  // namespace detail
 
 /**
  * out = (x - mean) * rsqrt(mean((x - mean)^2) + eps) * (weight + weight_offset) + bias, where RMSNorm has neither mean
  * nor bias; fp8: divided by the scale. params: out, x, residual, weight, bias, scale (float32[1] or null: scale_value),
- * strides of tokens (_n) and heads (_h) in elements, rows = tokens * heads, vectors = row length / VEC.
+ * strides of tokens (_n) and heads (_h) in elements, rows = tokens * heads, vectors = row length / VEC; rows_ahead rows from
+ * first_ahead on have one `ahead` tokens later, for which their blocks ask.
  */
 template <class Config, class Params>
 __device__ __forceinline__ void norm(const Params& params) {
@@ -149,6 +167,8 @@ __device__ __forceinline__ void norm(const Params& params) {
         loaded[i] = load_once<T, kVec>(x + column * kVec);
         added[i] = load_once<T, kVec>(residual + column * kVec);
       }
+      detail::prefetch_row_ahead<Config>(params, row, x, params.x_stride_n);
+      detail::prefetch_row_ahead<Config>(params, row, residual, params.residual_stride_n);
 #pragma unroll
       for (int i = 0; i < kVecs; ++i) {
         const int column = lane + i * kLanes;
@@ -166,6 +186,7 @@ __device__ __forceinline__ void norm(const Params& params) {
         const int column = lane + i * kLanes;
         if (holds(column)) share.packed[i] = load_once<T, kVec>(x + column * kVec);
       }
+      detail::prefetch_row_ahead<Config>(params, row, x, params.x_stride_n);
     }
     if constexpr (Config::kKeepWeights) {
       // Behind the first row, which comes from farther away.

@@ -10,7 +10,14 @@ import { dtypes } from '../tensor/dtype.ts';
 import { rowStride } from '../tensor/rowStride.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { vectorWidth } from '../tensor/vectorWidth.ts';
-import { chooseNormTile, type NormKernelOptions, normBlocks, normSpec, splitsIntoHeads } from './normKernel.ts';
+import {
+  chooseNormTile,
+  type NormKernelOptions,
+  normAhead,
+  normBlocks,
+  normSpec,
+  splitsIntoHeads,
+} from './normKernel.ts';
 
 /** All tensors `[numTokens, length]` or `[numTokens, numHeads, length]`, weight and bias `[length]`. */
 export interface NormCall {
@@ -77,7 +84,8 @@ function runOnCuda({ kind, x, residual, weight, bias, out, scale, eps, weightOff
   if (bias !== undefined) tensors.push(bias);
   const vec = vectorWidth(length, tensors);
   const add = residual !== undefined;
-  const tile = chooseNormTile(length, vec, rows, deviceProperties(deviceIndex).multiProcessorCount, add);
+  const numSms = deviceProperties(deviceIndex).multiProcessorCount;
+  const tile = chooseNormTile(length, vec, rows, numSms, add);
   const distance = rowDistance(x);
   const outDistance = rowDistance(out);
   const residualDistance = add ? rowDistance(residual) : 0;
@@ -88,7 +96,9 @@ function runOnCuda({ kind, x, residual, weight, bias, out, scale, eps, weightOff
     tile,
   );
   const kernel = getKernel(spec, deviceIndex);
-  const blocks = normBlocks(tile, rows, () => residentBlocks(kernel, deviceIndex));
+  const resident = (): number => residentBlocks(kernel, deviceIndex);
+  const blocks = normBlocks(tile, rows, resident);
+  const ahead = normAhead(tile, length * dtypes[x.dtype].bytes, rows, byHeads ? heads : 1, numSms, resident);
   const args = {
     out: out.ptr,
     x: x.ptr,
@@ -109,6 +119,9 @@ function runOnCuda({ kind, x, residual, weight, bias, out, scale, eps, weightOff
     eps,
     weight_offset: weightOffset,
     scale_value: typeof scale === 'number' ? scale : 1,
+    ahead: ahead.distance,
+    first_ahead: ahead.first,
+    rows_ahead: ahead.rows,
   };
   const pdl = usesDependentLaunch(deviceIndex, enablePdl);
   kernel.launch([blocks, 1, 1], args, { stream: currentStream(deviceIndex), pdl });

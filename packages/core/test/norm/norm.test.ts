@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Norms against the float64 reference, on the device named by FLASHINFER_TEST_DEVICE.
-import { expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import {
   fusedAddRmsnorm,
   fusedAddRmsnormQuant,
@@ -8,6 +8,7 @@ import {
   gemmaRmsnorm,
   layernorm,
   layernormQuant,
+  randn,
   rmsnorm,
   rmsnormQuant,
   setNumThreads,
@@ -199,6 +200,42 @@ describeOnEachIsa('many rows', () => {
     expectNorm(x.tensor, sum, weight, { eps: 1e-6 }, 'x');
     expectPaddingKept(x);
     expectPaddingKept(residual);
+  });
+});
+
+// With more rows than run at once, blocks ask for later ones; calls for parts of them do the same work without.
+describe('more rows than run at once', () => {
+  it.each([
+    [[529, 8192], 'bfloat16', 0],
+    [[1000, 8192], 'float16', 8],
+    [[533, 8192], 'bfloat16', 4],
+    [[1100, 5000], 'bfloat16', 8],
+    [[2200, 2056], 'bfloat16', 0],
+    [[700, 3000], 'float32', 4],
+    [[300, 2, 8192], 'bfloat16', 8],
+  ] as const)('have the bits of parts: %s %s, padding %i', (shape, dtype, padding) => {
+    const [tokens, length] = [shape[0], shape[shape.length - 1]!];
+    const padded = [...shape.slice(0, -1), length + padding];
+    const draw = (seed: number): Tensor => randn(padded, { dtype, device: testDevice, seed }).slice(-1, 0, length);
+    const weight = weightOf(shape, dtype);
+    const gamma = weightOf(shape, 'float32');
+    // Of more rows than multiprocessors, so that they are spread over threads in the same way.
+    const parts = Math.floor(tokens / 150);
+    const norms = {
+      rmsnorm: (x: Tensor) => rmsnorm(x, weight, { out: x }),
+      layernorm: (x: Tensor) => layernorm(x, gamma, gamma, { out: x }),
+      fusedAddRmsnorm: (x: Tensor, residual: Tensor) => fusedAddRmsnorm(x, residual, weight),
+    };
+    for (const norm of Object.values(norms)) {
+      const [x, residual, partsOfX, partsOfResidual] = [draw(1), draw(2), draw(1), draw(2)];
+      norm(x, residual);
+      for (let part = 0; part < parts; part++) {
+        const [start, end] = [part, part + 1].map((n) => Math.floor((tokens * n) / parts)) as [number, number];
+        norm(partsOfX.slice(0, start, end), partsOfResidual.slice(0, start, end));
+      }
+      expectSameValues(partsOfX, held(x));
+      expectSameValues(partsOfResidual, held(residual));
+    }
   });
 });
 

@@ -4,6 +4,7 @@ import { checkSpec } from '../../src/jit/spec.ts';
 import {
   chooseNormTile,
   maxRowLength,
+  normAhead,
   normBlocks,
   normSpec,
   normSpecs,
@@ -74,6 +75,46 @@ it('gives each long row a block, and lets blocks of short rows stay', () => {
   expect(normBlocks(chooseNormTile(8192, 8, 8192, 132), 8192, () => 396)).toBe(8192);
   expect(normBlocks(chooseNormTile(128, 8, 100_000, 132), 100_000, () => 1584)).toBe(1584);
   expect(normBlocks(chooseNormTile(128, 8, 32, 132), 32, () => 1584)).toBe(16);
+});
+
+describe('normAhead', () => {
+  const tile = chooseNormTile(8192, 8, 8192, 132);
+  const never = (): number => {
+    throw new Error('asked for the occupancy');
+  };
+
+  it.each([
+    // rows, of a token, resident → distance in tokens, first, rows
+    [8192, 1, 528, [198, 330, 7664]],
+    [529, 1, 528, [198, 330, 1]],
+    [528, 1, 528, [198, 330, 0]],
+    [199, 1, 132, [198, 0, 1]],
+    [198, 1, 132, [198, 0, 0]],
+    [133, 1, 528, [198, 330, 0]],
+    [3000, 3, 528, [66, 330, 2472]],
+    [3000, 500, 528, [1, 28, 2472]],
+  ])('of %i rows, %i a token, %i at once', (rows, rowsPerToken, resident, [distance, first, count]) => {
+    const ahead = normAhead(tile, 16384, rows!, rowsPerToken!, 132, () => resident!);
+    expect(ahead).toEqual({ distance, first, rows: count });
+  });
+
+  it('asks for nothing where rows are short or few, without a look at the occupancy', () => {
+    const nothing = { distance: 0, first: 0, rows: 0 };
+    expect(normAhead(chooseNormTile(4096, 8, 1, 132), 8192, 1, 1, 132, never)).toEqual(nothing);
+    expect(normAhead(chooseNormTile(128, 8, 100_000, 132), 256, 100_000, 1, 132, never)).toEqual(nothing);
+  });
+
+  it('asks for no row past the last one', () => {
+    for (const rowBytes of [4096, 8192, 65536]) {
+      for (const rowsPerToken of [1, 7]) {
+        for (let rows = 7; rows < 5000; rows += 7) {
+          const ahead = normAhead(tile, rowBytes, rows, rowsPerToken, 132, () => 528);
+          const last = ahead.first + ahead.rows + ahead.distance * rowsPerToken;
+          expect(ahead.rows === 0 || last === rows, `${rowBytes} ${rowsPerToken} ${rows}`).toBe(true);
+        }
+      }
+    }
+  });
 });
 
 describe('normSpec', () => {
