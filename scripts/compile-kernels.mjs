@@ -38,22 +38,19 @@ const localMemoryLimit = new Map([
   ['batch_prefill_fa3_rows_f16_hd256_causal_t128x64_s2', 160],
   ['prefill_fa3_ragged_e4m3_hd128_o_bf16_t128x192', 48],
   ['prefill_fa3_paged_e4m3_hd256_causal_cap_o_bf16_t128x128', 448],
-  // A row's elements take up to 12 of 64 registers; what is spilled is out of the loops over them.
-  ['sample_probs_f32_v4', 128],
-  ['sample_probs_f32_v4_l2', 48],
-  ['sample_probs_f32_v1', 128],
-  ['sample_logits_f32_v4', 160],
-  ['sample_logits_f32_v4_l2', 32],
-  ['sample_logits_f32_v4_plain_t256', 96],
-  ['sample_logits_f32_v4_plain_t1024', 96],
+  // A row's elements take up to 12 of 64 registers, or 24 of 128; what is spilled is out of the loops over them.
+  ['sample_probs_f32_v4_t1024', 224],
+  ['sample_probs_f32_v4_t1024_l2', 96],
+  ['sample_logits_f32_v4_t512', 48],
+  ['sample_logits_f32_v4_t1024', 208],
+  ['sample_logits_f32_v4_t1024_l2', 128],
+  ['renorm_probs_f32_v4_t512', 48],
+  ['renorm_probs_f32_v4_t1024', 160],
+  ['renorm_probs_f32_v4_t1024_l2', 128],
+  ['renorm_probs_f32_v1_t1024_l2', 192],
+  ['mask_logits_f32_v4_t1024', 32],
   ['softmax_f32_v4_plain_t256', 48],
   ['softmax_f32_v4_plain_t1024', 48],
-  ['renorm_probs_f32_v4', 160],
-  ['renorm_probs_f32_v4_l2', 64],
-  ['renorm_probs_f32_v1_l2', 48],
-  ['mask_logits_f32_v4', 96],
-  ['mask_logits_f16_v4', 128],
-  ['mask_logits_bf16_v1', 288],
 ]);
 
 /** @typedef {{ registers: number, stackBytes: number, spillBytes: number, sharedBytes: number }} Usage */

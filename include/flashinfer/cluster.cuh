@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Thread block clusters (PTX ISA 9.7.8.23 mapa, 9.7.13.4 barrier.cluster; sm_90 and up). Before sm_90, and in a launch
-// without the attribute, every block is a cluster of its own.
+// Thread block clusters (PTX ISA 9.7.8.23 mapa, 9.7.8.12 st.async, 9.7.13.4 barrier.cluster; sm_90 and up). Before sm_90,
+// and in a launch without the attribute, every block is a cluster of its own.
 #pragma once
 #include <flashinfer/dtype.cuh>
 
@@ -26,22 +26,38 @@ __device__ __forceinline__ int cluster_rank() {
 #endif
 }
 
-/** The variable of block `rank` that lies where `address`, in shared memory, lies in this block. */
-template <class T>
-__device__ __forceinline__ T* cluster_peer(T* address, int rank) {
+/** What lies in block `rank` where `address`, of the shared window, lies in this block. */
+__device__ __forceinline__ uint32_t cluster_peer(uint32_t address, int rank) {
 #if __CUDA_ARCH__ >= 900
-  uint64_t peer;
-  asm("mapa.u64 %0, %1, %2;\n" : "=l"(peer) : "l"(reinterpret_cast<uint64_t>(address)), "r"(rank));
-  return reinterpret_cast<T*>(peer);
+  uint32_t peer;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;\n" : "=r"(peer) : "r"(address), "r"(rank));
+  return peer;
 #else
   return address;
 #endif
 }
 
-/** Half of a barrier of all threads of the cluster; what was written before is visible after the other half. */
-__device__ __forceinline__ void cluster_arrive() {
+/** Stores into a block of the cluster; its mbarrier `barrier` counts the bytes when they are there. sm_90 and up. */
+__device__ __forceinline__ void cluster_store(uint32_t address, uint32_t value, uint32_t barrier) {
 #if __CUDA_ARCH__ >= 900
-  asm volatile("barrier.cluster.arrive.release.aligned;\n" ::: "memory");
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];\n" ::"r"(address), "r"(value),
+               "r"(barrier)
+               : "memory");
+#endif
+}
+
+__device__ __forceinline__ void cluster_store(uint32_t address, uint64_t value, uint32_t barrier) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b64 [%0], %1, [%2];\n" ::"r"(address), "l"(value),
+               "r"(barrier)
+               : "memory");
+#endif
+}
+
+/** Half of a barrier of all threads of the cluster. Shows others no more than barriers behind mbarrier_init_fence(). */
+__device__ __forceinline__ void cluster_arrive_relaxed() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;\n" ::: "memory");
 #endif
 }
 

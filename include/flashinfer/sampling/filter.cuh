@@ -22,15 +22,54 @@ struct Kept {
   WarpShare share;
 };
 
+/**
+ * Sum of weight_of() over a thread's elements, four at a time, 2048 at most. Conversions to 64 bits take 32 times as long as
+ * products: here float units take the high 21 bits of the weight and then the low 21 apart, each beside the 1 of 2^23, so that
+ * the words' sums are theirs. Every step is exact but the last, which rounds towards 0 as weight_of() does.
+ */
+class WeightSum {
+ public:
+  explicit __device__ WeightSum(float factor) : factor_(factor) {}
+
+  __device__ __forceinline__ void add(const float (&values)[4]) {
+    uint32_t high[4], low[4];
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      const float above = __fmaf_rz(values[k], factor_ * (1.0f / kUnit), kOne);
+      const float rest = __fmaf_rn(above, -kUnit, kOne * kUnit + kOne);
+      high[k] = __float_as_uint(above);
+      low[k] = __float_as_uint(__fmaf_rz(values[k], factor_, rest));
+    }
+    high_ += (high[0] + high[1]) + (high[2] + high[3]);
+    low_ += (low[0] + low[1]) + (low[2] + low[3]);
+  }
+
+  /** Behind `count` elements. */
+  __device__ uint64_t total(int count) const {
+    const uint32_t ones = static_cast<uint32_t>(count) * __float_as_uint(kOne);
+    return (static_cast<uint64_t>(high_ - ones) << kUnitBits) + (low_ - ones);
+  }
+
+ private:
+  static constexpr int kUnitBits = kWeightBits / 2;
+  static constexpr float kUnit = 1 << kUnitBits;
+  static constexpr float kOne = 1 << 23;
+
+  float factor_;
+  uint32_t high_ = 0, low_ = 0;
+};
+
 /** The sum of the weights, and each warp's share of it. */
 template <class RowType, class Group, RowInput kInput>
 __device__ WarpShare total_weight(const RowType& row, Group& group, const RowWeights<kInput>& weights) {
-  uint64_t sum = 0;
+  WeightSum sum(weights.factor);
   row.for_each([&](int, const float (&values)[4]) {
+    float kept[4];
 #pragma unroll
-    for (int k = 0; k < 4; ++k) sum += weights(values[k]);
+    for (int k = 0; k < 4; ++k) kept[k] = values[k] >= weights.lowest ? weights.value(values[k]) : 0.0f;
+    sum.add(kept);
   });
-  return group.share(sum);
+  return group.share(sum.total(row.count()));
 }
 
 /** How many elements top-k keeps; 0 where it keeps all. */
@@ -76,10 +115,54 @@ struct FilterTarget {
   static __device__ FilterTarget nucleus(float top_p, uint64_t total, float weight_factor) {
     if (!(top_p < 1.0f) || total == 0) return count(0);
     const int shift = top_p_shift(total);
-    const float factor = weight_factor * __int_as_float((127 - shift) << 23);
-    return {top_p_target(top_p, total, shift), factor, shift > 0 ? 0.5f : 0.0f};
+    FilterTarget goal = weights_of(shift, weight_factor);
+    goal.target = top_p_target(top_p, total, shift);
+    return goal;
+  }
+
+  /** How a nucleus weighs where the total is about `sum`; without a target. */
+  static __device__ FilterTarget guess(float sum, float weight_factor) {
+    const int exponent = static_cast<int>(__float_as_uint(sum * weight_factor) >> 23) - 127;
+    return weights_of(exponent > 30 && exponent < 64 ? exponent - 30 : 0, weight_factor);
+  }
+
+  __device__ uint32_t weigh(float value) const { return __float2uint_rz(__fmaf_rd(value, factor, half)); }
+
+ private:
+  static __device__ FilterTarget weights_of(int shift, float weight_factor) {
+    return {0, weight_factor * __int_as_float((127 - shift) << 23), shift > 0 ? 0.5f : 0.0f};
   }
 };
+
+/**
+ * Weighs a whole row of probabilities, and makes the histogram that top-p begins with in the same pass: how it weighs
+ * depends on the total, but on little of it, which `guess` says. True, and `goal` and `crossing`, where that was right.
+ */
+template <class RowType, class Group>
+__device__ bool weigh_and_cross(const RowType& row, Group& group, const RowWeights<RowInput::kProbs>& weights,
+                                uint32_t max_key, float top_p, const FilterTarget& guess, Kept& kept,
+                                Crossing& crossing) {
+  WeightSum sum(weights.factor);
+  bool right = false;
+  const auto target = [&] {
+    kept.share = group.share(sum.total(row.count()));
+    kept.total = kept.share.total;
+    const FilterTarget goal = FilterTarget::nucleus(top_p, kept.total, weights.factor);
+    right = goal.target > 0 && goal.factor == guess.factor;
+    return right ? goal.target : 1;
+  };
+  crossing = group.histogram(target, [&](const auto& add) {
+    row.for_each([&](int, const float (&values)[4]) {
+      sum.add(values);
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        const uint32_t distance = key_distance<RowInput::kProbs>(max_key, values[k]);
+        add(distance >> kFirstShift<Group>, guess.weigh(values[k]));
+      }
+    });
+  });
+  return right;
+}
 
 /** Applies top-k, with k = top_k_of(), and top-p to `weights`. */
 template <class RowType, class Group, RowInput kInput, class Params>
@@ -88,6 +171,8 @@ __device__ Kept apply_filters(const RowType& row, Group& group, RowWeights<kInpu
   Kept kept;
   kept.listed = list_top_k(row, group, peak, kept.candidates);
   uint32_t key = 0;
+  Crossing crossing = {};
+  bool crossed = false;
   // Not unrolled: both filters are one and the same code.
 #pragma unroll 1
   for (int filter = kTopK; filter <= kTopP; filter *= 2) {
@@ -98,22 +183,28 @@ __device__ Kept apply_filters(const RowType& row, Group& group, RowWeights<kInpu
       goal = FilterTarget::nucleus(top_p, kept.total, weights.factor);
     }
     if (goal.target > 0) {
-      const auto weigh = [&](float x) {
-        return x >= weights.lowest ? __float2uint_rz(__fmaf_rd(weights.value(x), goal.factor, goal.half)) : 0;
-      };
-      const uint32_t found = kept.listed ? group.settle(kept.candidates, peak.bound, peak.max, goal.target,
-                                                        weigh(value_of_key(kept.candidates.mine.key)))
-                                         : select_key<kInput>(row, group, peak.max, goal.target, weigh);
+      const auto weigh = [&](float x) { return x >= weights.lowest ? goal.weigh(weights.value(x)) : 0; };
+      const uint32_t found = kept.listed
+                                 ? group.settle(kept.candidates, peak.bound, peak.max, goal.target,
+                                                weigh(value_of_key(kept.candidates.mine.key)))
+                                 : select_key<kInput>(row, group, peak.max, goal.target, weigh, crossing, crossed);
       if (found > key) key = found;
     }
     // Joint: both filters see the whole row. Else top-p sees what top-k left.
     const bool joint = first && (params.filters & kJoint) != 0;
     if (joint) kept.listed = false;
     const float lowest = joint ? weights.lowest : fmaxf(weights.lowest, lowest_value(key));
-    if (first || lowest > weights.lowest) {
-      weights.lowest = lowest;
-      weigh_kept(row, group, weights, kept);
+    if (!first && !(lowest > weights.lowest)) continue;
+    weights.lowest = lowest;
+    if constexpr (kInput == RowInput::kProbs && Group::kThreads < 1024) {  // else registers would spill
+      if (first && k == 0 && (params.filters & (kTopP | kMinP)) == kTopP) {
+        const float top_p = per_row<float>(params.top_p, params.top_p_value, row_index);
+        const FilterTarget guess = FilterTarget::guess(peak.sum, weights.factor);
+        crossed = weigh_and_cross(row, group, weights, peak.max, top_p, guess, kept, crossing);
+        continue;
+      }
     }
+    weigh_kept(row, group, weights, kept);
   }
   return kept;
 }

@@ -24,8 +24,10 @@ struct RowConfig {
   static constexpr int kThreads = kThreads_;
   static constexpr bool kSelects = kSelects_;
   static constexpr bool kDifference = kDifference_;
+  /** Clusters may work on several rows; else registers do not suffice. */
+  static constexpr bool kLoops = kThreads == 512;
   /** Accesses of a warp at the start of its segment that stay in registers. */
-  static constexpr int kHeld = kShared ? 3 : 0;
+  static constexpr int kHeld = kShared ? (kThreads == 512 ? 6 : 3) : 0;
 };
 
 template <int kThreads, bool kSelects>
@@ -46,39 +48,59 @@ class Row {
   using Group = GroupFor<Config>;
 
   /** `segment`: elements a warp, a multiple of 128, and 128 * kHeld or more. */
-  __device__ Row(Group& group, const T* data, int length, int segment)
+  __device__ Row(Group& group, int segment)
       : group_(group),
-        data_(data),
         buffer_(group.buffer() + group.warp_in_block() * (segment - kHeldElements) - kHeldElements),
         begin_(group.warp() * segment),
-        length_(length),
         segment_(segment) {}
 
-  /** Takes `other` away element by element, before load(). */
+  /** Takes `other` away element by element, before start(). */
   __device__ void subtract(const T* other) { minus_ = other; }
 
-  /** Reads the row; the thread's largest value. */
-  __device__ float load() {
-    top_ = padding_value<kInput>();
-    const int middle = kHeldElements + (segment_ - kHeldElements) / 256 * 128;
+  /** Begins to read a row, in place of the one before. */
+  __device__ void start(const T* data, int length) {
+    data_ = data;
+    length_ = length;
     if constexpr (kCopies) {
-      copy(kHeldElements, middle);
-      copy(middle, segment_);
-    }
 #pragma unroll
-    for (int j = 0; j < Config::kHeld; ++j) load_global(128 * j + 4 * group_.lane(), held_[j]);
+      for (int j = 0; j < Config::kHeld; ++j) load_held(j);
+      copy(kHeldElements, middle());
+      copy(middle(), segment_);
+    }
+  }
+
+  /** Behind start(): has read the row; the thread's largest value. */
+  __device__ float load() {
+    group_.open();
+    top_ = padding_value<kInput>();
+    sum_ = 0.0f;
+    has_nan_ = false;
     if constexpr (kCopies) {
       cp_async_wait<1>();
-      see_copied(kHeldElements, middle);
+      see_copied(kHeldElements, middle());
       cp_async_wait<0>();
-      see_copied(middle, segment_);
+      see_copied(middle(), segment_);
+#pragma unroll
+      for (int j = 0; j < Config::kHeld; ++j) {
+#pragma unroll
+        for (int k = 0; k < 4; ++k) held_[j][k] = read_value<kInput>(held_[j][k]);
+      }
     } else {
+#pragma unroll
+      for (int j = 0; j < Config::kHeld; ++j) load_global(128 * j + 4 * group_.lane(), held_[j]);
       load_converted();
     }
 #pragma unroll
     for (int j = 0; j < Config::kHeld; ++j) see(held_[j]);
+    group_.ready();
     return top_;
   }
+
+  /** The thread's elements, with what stands behind the end. */
+  __device__ int count() const { return segment_ / 32; }
+
+  /** Of the thread's elements, about; not NaN. Of probabilities alone. */
+  __device__ float sum() const { return sum_; }
 
   /** NaN among the thread's elements, of a row for softmax. */
   __device__ bool has_nan() const { return has_nan_; }
@@ -92,6 +114,7 @@ class Row {
     const float lowest = lowest_value(low), highest = value_of_key(high);
     if (!__any_sync(0xffffffffu, top_ >= lowest)) return;
     // First which, by bits: what is done with one is too much code to be there for every element.
+#pragma unroll 1
     for (int chunk = 0; chunk < segment_; chunk += kChunk) {
       const int end = chunk + kChunk < segment_ ? chunk + kChunk : segment_;
       uint64_t found = 0;  // the last four in the lowest bits
@@ -114,6 +137,7 @@ class Row {
         look(values);
       }
       int n = reserve(__popcll(found));
+#pragma unroll 1
       for (; n >= 0 && found != 0; found &= found - 1, ++n) {
         const int bit = __ffsll(static_cast<long long>(found)) - 1;
         const int place = end - 128 - bit / 4 * 128 + 4 * group_.lane();
@@ -131,6 +155,7 @@ class Row {
 #pragma unroll
       for (int k = 0; k < 4; ++k) values[k] = opaque(held_[j][k]);
       body(begin_ + 128 * j + 4 * group_.lane(), values);
+      __syncwarp();
     }
 #pragma unroll 2
     for (int i = kHeldElements + 4 * group_.lane(); i < segment_; i += 128) {
@@ -172,19 +197,25 @@ class Row {
   /** Writes value(x) for every element; rows of `out` are aligned as those of the input. */
   template <class Out, class Value>
   __device__ __forceinline__ void write(Out* out, const Value& value) const {
-    for_each([&](int index, const float (&values)[4]) {
-      float results[4];
+    for_each([&](int index, const float (&values)[4]) { write_four(out, index, values, value); });
+  }
+
+  /** As write(), and start() of a row as long where `next` is one: what is written makes room for it. */
+  template <class Out, class Value>
+  __device__ __forceinline__ void write_and_start(Out* out, const Value& value, const T* next) {
+    if constexpr (kCopies) {
+      data_ = next;
 #pragma unroll
-      for (int k = 0; k < 4; ++k) results[k] = value(values[k]);
-      if constexpr (Config::kVec == 4) {
-        if (index < length_) store_once<Out, 4>(out + index, pack<Out>(results));
-      } else {
-#pragma unroll
-        for (int k = 0; k < 4; ++k) {
-          if (index + k < length_) out[index + k] = from_float<Out>(results[k]);
-        }
+      for (int j = 0; j < Config::kHeld; ++j) {
+        write_four(out, begin_ + 128 * j + 4 * group_.lane(), held_[j], value);
+        if (next != nullptr) load_held(j);
       }
-    });
+      write_and_copy(out, value, kHeldElements, middle());
+      write_and_copy(out, value, middle(), segment_);
+    } else {
+      write(out, value);
+      data_ = next;
+    }
   }
 
  private:
@@ -195,19 +226,83 @@ class Row {
   /** Elements go from memory to shared memory as they are, all at once, without a stop in registers. */
   static constexpr bool kCopies = Config::kShared && Config::kVec == 4 && sizeof(T) == 4 && !Config::kDifference;
 
+  /** Rows are waited for in two halves. */
+  __device__ int middle() const { return kHeldElements + (segment_ - kHeldElements) / 256 * 128; }
+
+  __device__ __forceinline__ void load_held(int j) {
+    const int index = begin_ + 128 * j + 4 * group_.lane();
+    if (index < length_) {
+      unpack<T>(load_once<T, 4>(data_ + index), held_[j]);
+    } else {
+#pragma unroll
+      for (int k = 0; k < 4; ++k) held_[j][k] = padding_value<kInput>();
+    }
+  }
+
   __device__ __forceinline__ void copy(int first, int end) {
+    for (int i = first + 4 * group_.lane(); i < end; i += 128) copy_four(i);
+    cp_async_commit();
+  }
+
+  __device__ __forceinline__ void copy_four(int i) {
+    if (begin_ + i < length_) {
+      cp_async_16(shared_address(buffer_ + i), data_ + begin_ + i, true);
+    } else {
+      const float padding = padding_value<kInput>();
+      *reinterpret_cast<float4*>(buffer_ + i) = make_float4(padding, padding, padding, padding);
+    }
+  }
+
+  template <class Out, class Value>
+  __device__ __forceinline__ void write_and_copy(Out* out, const Value& value, int first, int end) {
+#pragma unroll 2
     for (int i = first + 4 * group_.lane(); i < end; i += 128) {
-      if (begin_ + i < length_) {
-        cp_async_16(shared_address(buffer_ + i), data_ + begin_ + i, true);
-      } else {
-        const float padding = padding_value<kInput>();
-        *reinterpret_cast<float4*>(buffer_ + i) = make_float4(padding, padding, padding, padding);
-      }
+      float values[4];
+      fetch(i, values);
+      write_four(out, begin_ + i, values, value);
+      if (data_ != nullptr) copy_four(i);
     }
     cp_async_commit();
   }
 
+  template <class Out, class Value>
+  __device__ __forceinline__ void write_four(Out* out, int index, const float (&values)[4], const Value& value) const {
+    float results[4];
+#pragma unroll
+    for (int k = 0; k < 4; ++k) results[k] = value(values[k]);
+    if constexpr (Config::kVec == 4) {
+      if (index < length_) store_once<Out, 4>(out + index, pack<Out>(results));
+    } else {
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        if (index + k < length_) out[index + k] = from_float<Out>(results[k]);
+      }
+    }
+  }
+
+  /** As read, in place of what was copied. */
   __device__ __forceinline__ void see_copied(int first, int end) {
+    if constexpr (kInput == RowInput::kProbs) {
+      // Bits order what is neither negative nor NaN; of those that have to be read otherwise all are larger.
+      uint32_t largest = 0;
+      float sum = 0.0f;
+#pragma unroll 2
+      for (int i = first + 4 * group_.lane(); i < end; i += 128) {
+        float values[4];
+        fetch(i, values);
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+          const uint32_t bits = __float_as_uint(values[k]);
+          largest = bits > largest ? bits : largest;
+        }
+        sum += (values[0] + values[1]) + (values[2] + values[3]);
+      }
+      if (largest <= __float_as_uint(kLargestFloat)) {
+        top_ = fmaxf(top_, __uint_as_float(largest));
+        sum_ += sum;
+        return;
+      }
+    }
 #pragma unroll 2
     for (int i = first + 4 * group_.lane(); i < end; i += 128) {
       float values[4];
@@ -222,7 +317,7 @@ class Row {
   }
 
   __device__ __forceinline__ void load_converted() {
-    constexpr int kBatch = 4;  // loads in flight, and those of kHeld
+    constexpr int kBatch = Config::kThreads == 512 ? 8 : 4;  // loads in flight, and those of kHeld
     for (int base = kHeldElements + 4 * group_.lane(); base < segment_; base += 128 * kBatch) {
       float values[kBatch][4];
 #pragma unroll
@@ -243,6 +338,7 @@ class Row {
     for (int k = 0; k < 4; ++k) {
       top_ = fmaxf(top_, values[k]);  // the other for NaN
       if constexpr (kInput == RowInput::kSoftmax) has_nan_ |= values[k] != values[k];
+      if constexpr (kInput == RowInput::kProbs) sum_ += values[k];
     }
   }
 
@@ -319,13 +415,14 @@ class Row {
   }
 
   Group& group_;
-  const T* data_;
+  const T* data_ = nullptr;
   const T* minus_ = nullptr;
   float* buffer_;
   int begin_;
-  int length_;
+  int length_ = 0;
   int segment_;
   float top_;
+  float sum_ = 0.0f;
   bool has_nan_ = false;
   float held_[Config::kHeld + 1][4];
 };

@@ -62,16 +62,16 @@ __device__ __forceinline__ void write_valid(const Params& params, const Group& g
 template <class Config, RowInput kInput, class Params>
 __device__ __forceinline__ void sample(const Params& params) {
   GroupFor<Config> group;
-  const int out_row = static_cast<int>(blockIdx.x) / group.size();
+  const int out_row = group.first_row();
   const int source = per_row<int>(params.indices, out_row, out_row);
   // A row that is not there is an empty one.
   const bool exists = source >= 0 && source < params.rows;
   const auto* x = static_cast<const typename Config::T*>(params.x) + (exists ? source * params.x_stride : 0);
-  Row<Config, kInput> row(group, x, exists ? params.vocab : 0, params.segment);
+  Row<Config, kInput> row(group, params.segment);
+  row.start(x, exists ? params.vocab : 0);
   const float top = row.load();
-  group.ready();
   const int k = Config::kSelects && exists ? top_k_of(params, out_row) : 0;
-  const RowPeak peak = group.peak(ordered_key(top), k);
+  const RowPeak peak = group.peak(ordered_key(top), k, row.sum());
   const bool min_p = (params.filters & kMinP) != 0;
   RowWeights<kInput> weights(peak.max, per_row<float>(params.temperature, params.temperature_value, out_row),
                              min_p ? per_row<float>(params.min_p, params.min_p_value, out_row) : 0.0f);
@@ -96,7 +96,6 @@ __device__ __forceinline__ void sample(const Params& params) {
   } else {
     draw(total_weight(row, group, weights));
   }
-  group.finish();
 }
 
 }  // namespace flashinfer

@@ -26,25 +26,34 @@ template <RowInput kInput, bool kAll, class RowType, class Group, class Weigh>
 __device__ Crossing key_histogram(const RowType& row, Group& group, uint32_t target, uint32_t low, uint32_t high,
                                   int shift, const Weigh& weigh) {
   const uint32_t range = high - low;
-  return group.histogram(target, [&](const auto& add) {
-    row.for_each([&](int, const float (&values)[4]) {
+  return group.histogram([&] { return target; },
+                         [&](const auto& add) {
+                           row.for_each([&](int, const float (&values)[4]) {
 #pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        const uint32_t distance = key_distance<kInput>(high, values[k]);
-        if (kAll || distance <= range) add(distance >> shift, weigh(values[k]));
-      }
-    });
-  });
+                             for (int k = 0; k < 4; ++k) {
+                               const uint32_t distance = key_distance<kInput>(high, values[k]);
+                               if (kAll || distance <= range) add(distance >> shift, weigh(values[k]));
+                             }
+                           });
+                         });
 }
 
-/** The largest key t with sum of weigh(x) over ordered_key(x) >= t of at least `target`; 0 where all weigh less. */
+/** The shift of the first histogram of a row. */
+template <class Group>
+constexpr int kFirstShift = kFirstKeyBits - Group::kBinBits;
+
+/**
+ * The largest key t with sum of weigh(x) over ordered_key(x) >= t of at least `target`; 0 where all weigh less. `first` is
+ * the crossing in the first histogram where that `is_known`.
+ */
 template <RowInput kInput, class RowType, class Group, class Weigh>
-__device__ uint32_t select_key(const RowType& row, Group& group, uint32_t max_key, uint32_t target,
-                               const Weigh& weigh) {
+__device__ uint32_t select_key(const RowType& row, Group& group, uint32_t max_key, uint32_t target, const Weigh& weigh,
+                               const Crossing& first = {}, bool is_known = false) {
   constexpr int kListedBits = 16;
   uint32_t low = 0, high = max_key;
-  int shift = kFirstKeyBits - Group::kBinBits;
-  Crossing crossing = key_histogram<kInput, true>(row, group, target, low, high, shift, weigh);
+  int shift = kFirstShift<Group>;
+  Crossing crossing = first;
+  if (!is_known) crossing = key_histogram<kInput, true>(row, group, target, low, high, shift, weigh);
   if (!crossing.found) return 0;
   for (;;) {
     target -= crossing.before;

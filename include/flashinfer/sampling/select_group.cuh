@@ -26,18 +26,33 @@ struct Crossing {
   uint32_t before;
 };
 
+/** Bins of a histogram, and of those that a warp sums at a time. */
+constexpr int kHistogramBits = 11;
+constexpr int kHistogramBins = 1 << kHistogramBits;
+constexpr int kGroupBins = 64;
+
 template <int kThreads>
 struct alignas(16) SelectShared : RowShared<kThreads> {
-  uint32_t histogram[2 * kThreads];
+  /** In turns: peers push candidates when the histogram's sums have told them that its bins have been read. */
+  union {
+    uint32_t histogram[kHistogramBins];
+    uint64_t list[kThreads];
+  };
   /** The first and the last bin of it, a word a lane each. */
   uint32_t ends[64];
-  Candidate list[kThreads];
-  uint32_t group_sums[kMaxClusterBlocks][kThreads / 32];
+  /** In turns: what peers tell of their histograms, or what threads of the block tell one another. */
+  union {
+    struct {
+      uint32_t group_sums[kMaxClusterBlocks][kHistogramBins / kGroupBins];
+      uint64_t bins_of_group[kMaxClusterBlocks][kGroupBins / 2];
+    };
+    uint64_t scratch[kThreads];
+  };
+  uint32_t crossing_found;
   uint32_t crossing_bin;
   uint32_t crossing_above;
   uint32_t settled;
   uint32_t listed;
-  uint32_t overflow;
 };
 
 /** As RowGroup says. */
@@ -45,49 +60,46 @@ template <int kThreads>
 class SelectGroup : public RowGroup<kThreads, SelectShared<kThreads>> {
   using Base = RowGroup<kThreads, SelectShared<kThreads>>;
   using Shared = typename Base::Shared;
+  using Base::await;
+  using Base::exchange;
+  using Base::expect;
   using Base::inclusive_sum;
   using Base::max_of;
   using Base::meet_warps;
-  using Base::peers_read_;
+  using Base::push;
   using Base::rank_;
   using Base::shared_;
   using Base::size_;
-  using Base::sync;
+  using Base::turn;
+  using Base::turned;
   using Base::warp_add;
   using Base::warp_at_lane;
 
  public:
   using Base::kWarps;
   using Base::lane;
-  using Base::size_bits;
   using Base::warp_in_block;
   using Base::warp_sum;
-  /** Of a histogram: two a thread. A warp's make a group. */
-  static constexpr int kBinBits = kThreads == 1024 ? 11 : 10;
-  static constexpr int kBins = 1 << kBinBits;
-  static constexpr int kGroupBins = 64;
-  static_assert(kThreads == kBins / 2, "1024 threads or 512");
+  static constexpr int kBinBits = kHistogramBits;
+  static constexpr int kBins = kHistogramBins;
 
-  __device__ SelectGroup() : Base(0) {
+  __device__ SelectGroup() {
     clear_histogram();
-    shared_->list[threadIdx.x] = {0, 0};
-    if (threadIdx.x == 0) shared_->listed = shared_->overflow = 0;
-    cluster_arrive();
+    if (threadIdx.x == 0) shared_->listed = 0;
   }
 
   /**
    * `fill(add)` calls add(bin, weight) for a thread's elements; what is behind the last bin is of it. The crossing of
-   * `target`, at least 1, over the bins of the whole row, which every block finds by itself: groups of bins first, then
-   * the bins of the crossing group.
+   * target(), at least 1 and asked for after that, over the bins of the whole row, which every block finds by itself:
+   * groups of bins first, then the bins of the crossing group.
    */
-  template <class Fill>
-  __device__ Crossing histogram(uint32_t target, const Fill& fill) {
-    if (histogram_used_) {
-      sync();  // behind the peers' reads
+  template <class Target, class Fill>
+  __device__ Crossing histogram(const Target& target, const Fill& fill) {
+    if (turned(Base::kHistogramUsed) != 0) {
       clear_histogram();
       __syncthreads();
     }
-    histogram_used_ = true;
+    use_histogram();
     uint32_t* mine = shared_->histogram;
     // The lanes have words of their own for the first and the last bin: rows of equal values, and of one large one, would
     // queue up at one address. All without branches, which would cost more than what they spare.
@@ -99,55 +111,52 @@ class SelectGroup : public RowGroup<kThreads, SelectShared<kThreads>> {
       shared_add(address, weight);
     });
     __syncthreads();
-    push_group_sum();
-    sync();
-    uint32_t sum = 0;
-    for (int i = 0; i < size_ && lane() < kWarps; ++i) sum += shared_->group_sums[i][lane()];
-    const uint32_t groups = inclusive_sum(sum);
-    const unsigned reached = __ballot_sync(0xffffffffu, groups >= target);
-    if (reached == 0) return {false, 0, 0};
-    const int group = __ffs(reached) - 1;
-    const uint32_t before = __shfl_sync(0xffffffffu, groups - sum, group);
-    peers_read_ = true;
-    if (warp_in_block() == 0) cross_group(mine + group * kGroupBins, group * kGroupBins, target, before);
+    push_group_sums();
+    if (size_ == 1) __syncthreads();
+    const uint32_t goal = target();
+    if (warp_in_block() == 0) cross(goal);
     __syncthreads();
-    return {true, shared_->crossing_bin, shared_->crossing_above};
+    return {shared_->crossing_found != 0, shared_->crossing_bin, shared_->crossing_above};
   }
 
   /**
-   * Lists the row's elements from key `low`, not 0, to `high`. False, in all threads, where there are more than fit. The
-   * histogram's place is used for it.
+   * Lists the row's elements from key `low`, not 0, to `high`. False, in all threads, where there are more than fit.
    */
   template <class RowType>
   __device__ bool gather(const RowType& row, uint32_t low, uint32_t high, Candidates& candidates) {
-    const int room = kThreads >> size_bits();
+    const int room = kThreads / size_;
+    auto* own = scratch<uint64_t>();
     const auto reserve = [&](int count) {
       const int through = static_cast<int>(inclusive_sum(count)), total = __shfl_sync(0xffffffffu, through, 31);
       if (total == 0) return -1;
       int first = lane() == 0 ? static_cast<int>(atomicAdd(&shared_->listed, static_cast<uint32_t>(total))) : 0;
       first = __shfl_sync(0xffffffffu, first, 0);
-      if (first + total <= room) return first + through - count;
-      if (lane() < size_) cluster_peer(shared_, lane())->overflow = 1;
-      return -1;
+      return first + total <= room ? first + through - count : -1;
     };
     const auto put = [&](int place, uint32_t key, uint32_t index) {
-      for (int i = 0; i < size_; ++i) cluster_peer(shared_, i)->list[rank_ * room + place] = {key, index};
+      own[place] = static_cast<uint64_t>(index) << 32 | key;
     };
     row.find_each(low, high, reserve, put);
-    sync();
-    const Candidate one = shared_->list[threadIdx.x];
-    const bool overflow = shared_->overflow != 0;
-    shared_->list[threadIdx.x] = {0, 0};
+    __syncthreads();
+    push_list(own, room);
+    const uint64_t packed = static_cast<int>(threadIdx.x) < room * size_ ? shared_->list[threadIdx.x] : 0;
+    const Candidate one = {static_cast<uint32_t>(packed), static_cast<uint32_t>(packed >> 32)};
+    const bool overflow = __syncthreads_or(one.key == kOverflowKey) != 0;
     const unsigned present = __ballot_sync(0xffffffffu, one.key != 0);
     const int before = __popc(present & ((1u << lane()) - 1));
     const uint32_t inclusive = inclusive_sum(static_cast<uint32_t>(warp_at_lane(meet_warps(__popc(present)))));
-    if (threadIdx.x == 0) shared_->listed = shared_->overflow = 0;
+    if (threadIdx.x == 0) shared_->listed = 0;
     const uint32_t first = warp_in_block() == 0 ? 0 : __shfl_sync(0xffffffffu, inclusive, warp_in_block() - 1);
     candidates.count = static_cast<int>(__shfl_sync(0xffffffffu, inclusive, 31));
     Candidate* dense = scratch<Candidate>();
     if (one.key != 0) dense[first + before] = one;
     __syncthreads();
     candidates.mine = static_cast<int>(threadIdx.x) < candidates.count ? dense[threadIdx.x] : Candidate{0, 0};
+    // A histogram may follow, whose sums go where the candidates are.
+    if (overflow) {
+      __syncthreads();
+      exchange(0);
+    }
     return !overflow;
   }
 
@@ -162,23 +171,22 @@ class SelectGroup : public RowGroup<kThreads, SelectShared<kThreads>> {
                                               : settle_many(candidates, low, high, target, weight);
   }
 
-  /**
-   * Writes the index of the candidate whose share of the sum of weights, in the order of indices, holds `point`. Leaves
-   * the list unfit for more.
-   */
+  /** Writes the index of the candidate whose share of the sum of weights, in the order of indices, holds `point`. */
   __device__ void draw(const Candidates& candidates, uint64_t weight, uint64_t point, int* token) {
     if (rank_ != 0) return;
     auto* weights = scratch<uint64_t>();
-    auto* indices = reinterpret_cast<uint32_t*>(shared_->list);
+    auto* indices = shared_->histogram;
     __syncthreads();  // behind the last readers of the scratch space
     if (static_cast<int>(threadIdx.x) < candidates.count) {
       weights[threadIdx.x] = weight;
       indices[threadIdx.x] = candidates.mine.index;
     }
     __syncthreads();
+#pragma unroll 1
     for (int one = warp_in_block(); one < candidates.count; one += kWarps) {
       const uint32_t index = indices[one];
       uint64_t before = 0;
+#pragma unroll 1
       for (int i = lane(); i < candidates.count; i += 32) before += indices[i] < index ? weights[i] : 0;
       before = warp_sum(before);
       if (lane() == 0 && point >= before && point - before < weights[one]) *token = static_cast<int>(index);
@@ -186,6 +194,10 @@ class SelectGroup : public RowGroup<kThreads, SelectShared<kThreads>> {
   }
 
  private:
+  static constexpr int kGroups = kBins / kGroupBins;
+  static_assert(kGroups == 32, "one a lane");
+  /** Where a block has more candidates than room; no element has this key. */
+  static constexpr uint32_t kOverflowKey = 0xffffffffu;
   /** Each against each takes less than digit by digit up to here. */
   static constexpr int kFewCandidates = 128;
 
@@ -196,9 +208,11 @@ class SelectGroup : public RowGroup<kThreads, SelectShared<kThreads>> {
     }
     if (threadIdx.x == 0) shared_->settled = 0;
     __syncthreads();
+#pragma unroll 1
     for (int one = warp_in_block(); one < candidates.count; one += kWarps) {
       const uint32_t key = entries[one].x;
       uint32_t sum = 0;
+#pragma unroll 1
       for (int i = lane(); i < candidates.count; i += 32) sum += entries[i].x >= key ? entries[i].y : 0;
       sum = warp_add(sum);
       if (lane() == 0 && sum >= target) atomicMax(&shared_->settled, key);
@@ -210,11 +224,13 @@ class SelectGroup : public RowGroup<kThreads, SelectShared<kThreads>> {
   __device__ uint32_t settle_many(const Candidates& candidates, uint32_t low, uint32_t high, uint32_t target,
                                   uint32_t weight) {
     auto* bins = scratch<uint32_t>();
-    clear_histogram();
+#pragma unroll 1
+    for (int i = threadIdx.x; i < 4 * 256; i += kThreads) bins[i] = 0;
     __syncthreads();
     const bool present = static_cast<int>(threadIdx.x) < candidates.count && candidates.mine.key >= low;
     const uint32_t offset = candidates.mine.key - low;
     uint32_t digits = 0;
+#pragma unroll 1
     for (int shift = (31 - __clz((high - low) | 1)) / 8 * 8; shift >= 0; shift -= 8, bins += 256) {
       if (present && static_cast<uint64_t>(offset) >> (shift + 8) == digits) {
         atomicAdd(bins + ((offset >> shift) & 255), weight);
@@ -222,23 +238,22 @@ class SelectGroup : public RowGroup<kThreads, SelectShared<kThreads>> {
       __syncthreads();
       if (warp_in_block() == 0) cross_digit(bins, target);
       __syncthreads();
-      if (shared_->crossing_bin == kBins) return 0;
+      if (shared_->crossing_found == 0) return 0;
       digits = digits << 8 | shared_->crossing_bin;
       target -= shared_->crossing_above;
     }
     return low + digits;
   }
 
-  /** What nobody needs at the time: the histogram's place. */
   template <class T>
   __device__ T* scratch() {
-    histogram_used_ = true;
-    return reinterpret_cast<T*>(shared_->histogram);
+    return reinterpret_cast<T*>(shared_->scratch);
   }
 
   __device__ void clear_histogram() {
     auto* histogram = reinterpret_cast<uint2*>(shared_->histogram);
-    histogram[threadIdx.x] = make_uint2(0, 0);
+#pragma unroll
+    for (int i = threadIdx.x; i < kBins / 2; i += kThreads) histogram[i] = make_uint2(0, 0);
     if (threadIdx.x < 64) shared_->ends[threadIdx.x] = 0;
   }
 
@@ -246,7 +261,7 @@ class SelectGroup : public RowGroup<kThreads, SelectShared<kThreads>> {
     asm volatile("red.shared.add.u32 [%0], %1;\n" ::"r"(address), "r"(value) : "memory");
   }
 
-  /** One warp finds the crossing from the last of 256 bins down; kBins for none. */
+  /** One warp finds the crossing from the last of 256 bins down. */
   __device__ void cross_digit(const uint32_t* bins, uint32_t target) {
     const int last = 255 - 8 * lane();
     uint32_t sum = 0;
@@ -256,45 +271,98 @@ class SelectGroup : public RowGroup<kThreads, SelectShared<kThreads>> {
     if (through < target && target - through <= sum) {
       int bin = last;
       for (; target - through > bins[bin]; --bin) through += bins[bin];
+      shared_->crossing_found = 1;
       shared_->crossing_bin = bin;
       shared_->crossing_above = through;
     } else if (lane() == 31 && through < target) {
-      shared_->crossing_bin = kBins;
+      shared_->crossing_found = 0;
     }
   }
 
-  /** A warp of every block sums as many bins of its own, for all. */
-  __device__ void push_group_sum() {
-    auto* histogram = reinterpret_cast<uint2*>(shared_->histogram);
-    uint2 bins = histogram[threadIdx.x];
-    // The ends, which peers read too: of the first warp's first bin, and of the last warp's last.
-    if (warp_in_block() == 0 || warp_in_block() == kWarps - 1) {
-      const uint32_t end = warp_add(shared_->ends[(warp_in_block() == 0 ? 0 : 32) + lane()]);
-      if (threadIdx.x == 0) bins.x = end;
-      if (threadIdx.x == kThreads - 1) bins.y = end;
-      if (threadIdx.x == 0 || threadIdx.x == kThreads - 1) histogram[threadIdx.x] = bins;
+  /** Gives every block this one's candidates: those put at `own`, and nothing in the rest of its `room`. */
+  __device__ void push_list(const uint64_t* own, int room) {
+    const int to = static_cast<int>(threadIdx.x) / room, place = static_cast<int>(threadIdx.x) - to * room;
+    const int count = static_cast<int>(shared_->listed);
+    uint64_t one = place < count ? own[place] : 0;
+    if (count > room) one = kOverflowKey;
+    if (size_ == 1) {
+      shared_->list[threadIdx.x] = one;
+    } else {
+      if (threadIdx.x == 0) expect(kList, 8 * room * size_);
+      if (to < size_) push(kList, shared_->list + rank_ * room + place, one, to);
+      await(kList);
     }
-    const uint32_t sum = warp_add(bins.x + bins.y);
-    if (lane() < size_) cluster_peer(&shared_->group_sums[0][0], lane())[rank_ * kWarps + warp_in_block()] = sum;
+    use_histogram();
   }
 
-  /** One warp finds the crossing in a group of bins, `before` being the sum ahead of it. */
-  __device__ void cross_group(uint32_t* bins, uint32_t first, uint32_t target, uint32_t before) {
-    uint2 sum = make_uint2(0, 0);
-#pragma unroll 4
-    for (int i = 0; i < size_; ++i) {
-      const uint2 theirs = reinterpret_cast<const uint2*>(cluster_peer(bins, i))[lane()];
-      sum.x += theirs.x, sum.y += theirs.y;
+  /** The two bins of a group that the lane has, of this block; the ends are gathered. */
+  __device__ uint2 bins_at(int group) const {
+    uint2 bins = reinterpret_cast<const uint2*>(shared_->histogram)[group * 32 + lane()];
+    if (group == 0 || group == kGroups - 1) {
+      const uint32_t end = warp_add(shared_->ends[(group == 0 ? 0 : 32) + lane()]);
+      if (group == 0 && lane() == 0) bins.x = end;
+      if (group == kGroups - 1 && lane() == 31) bins.y = end;
     }
-    const uint32_t end = before + inclusive_sum(sum.x + sum.y), begin = end - sum.x - sum.y;
+    return bins;
+  }
+
+  /** The warps of every block sum its bins, for all. */
+  __device__ void push_group_sums() {
+    if (size_ > 1 && threadIdx.x == 0) expect(kGroupSums, 4 * kGroups * size_);
+#pragma unroll 1
+    for (int group = warp_in_block(); group < kGroups; group += kWarps) {
+      const uint2 bins = bins_at(group);
+      const uint32_t sum = warp_add(bins.x + bins.y);
+      uint32_t* to = &shared_->group_sums[rank_][group];
+      if (size_ == 1) {
+        if (lane() == 0) *to = sum;
+      } else if (lane() < size_) {
+        push(kGroupSums, to, sum, lane());
+      }
+    }
+  }
+
+  /** One warp finds the crossing: the group of bins first, then in it. */
+  __device__ void cross(uint32_t target) {
+    if (size_ > 1) await(kGroupSums);
+    uint32_t sum = 0;
+#pragma unroll 1
+    for (int i = 0; i < size_; ++i) sum += shared_->group_sums[i][lane()];
+    const uint32_t groups = inclusive_sum(sum);
+    const unsigned reached = __ballot_sync(0xffffffffu, groups >= target);
+    if (lane() == 0) shared_->crossing_found = reached != 0 ? 1 : 0;
+    if (reached == 0) return;
+    const int group = __ffs(static_cast<int>(reached)) - 1;
+    const uint32_t before = __shfl_sync(0xffffffffu, groups - sum, group);
+    const uint2 bins = sum_over_blocks(bins_at(group));
+    const uint32_t end = before + inclusive_sum(bins.x + bins.y), begin = end - bins.x - bins.y;
     if (begin < target && end >= target) {
-      const bool second = begin + sum.x < target;
-      shared_->crossing_bin = first + 2 * lane() + (second ? 1 : 0);
-      shared_->crossing_above = second ? begin + sum.x : begin;
+      const bool second = begin + bins.x < target;
+      shared_->crossing_bin = group * kGroupBins + 2 * lane() + (second ? 1 : 0);
+      shared_->crossing_above = second ? begin + bins.x : begin;
     }
   }
 
-  bool histogram_used_ = false;
+  /** One warp of every block gives a lane's two bins. */
+  __device__ uint2 sum_over_blocks(uint2 bins) {
+    if (size_ == 1) return bins;
+    if (lane() == 0) expect(kBinsOfGroup, 4 * kGroupBins * size_);
+    const uint64_t packed = static_cast<uint64_t>(bins.y) << 32 | bins.x;
+#pragma unroll 1
+    for (int i = 0; i < size_; ++i) push(kBinsOfGroup, &shared_->bins_of_group[rank_][lane()], packed, i);
+    await(kBinsOfGroup);
+    uint2 sum = make_uint2(0, 0);
+#pragma unroll 1
+    for (int i = 0; i < size_; ++i) {
+      const uint64_t theirs = shared_->bins_of_group[i][lane()];
+      sum.x += static_cast<uint32_t>(theirs), sum.y += static_cast<uint32_t>(theirs >> 32);
+    }
+    return sum;
+  }
+
+  __device__ void use_histogram() {
+    if (turned(Base::kHistogramUsed) == 0) turn(Base::kHistogramUsed);
+  }
 };
 
 }  // namespace flashinfer

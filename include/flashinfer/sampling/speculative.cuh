@@ -11,7 +11,7 @@ template <class Config, class Params>
 __device__ __forceinline__ void chain_speculative(const Params& params) {
   using T = typename Config::T;
   GroupFor<Config> group;
-  const int request = static_cast<int>(blockIdx.x) / group.size(), drafted = params.drafted;
+  const int request = group.first_row(), drafted = params.drafted;
   const int64_t vocab = params.vocab;
   const T* draft = static_cast<const T*>(params.draft) + request * drafted * vocab;
   const T* target = static_cast<const T*>(params.target) + request * (drafted + int64_t{1}) * vocab;
@@ -25,10 +25,10 @@ __device__ __forceinline__ void chain_speculative(const Params& params) {
     accepted += stands ? 1 : 0;
     if (!stands && emitted == drafted) emitted = i;
   }
-  Row<Config, RowInput::kProbs> row(group, target + emitted * vocab, params.vocab, params.segment);
+  Row<Config, RowInput::kProbs> row(group, params.segment);
   if (emitted < drafted) row.subtract(draft + emitted * vocab);
+  row.start(target + emitted * vocab, params.vocab);
   const float top = row.load();
-  group.ready();
   const RowWeights<RowInput::kProbs> weights(group.peak(ordered_key(top), 0).max, 1.0f, 0.0f);
   const WarpShare share = total_weight(row, group, weights);
   int* out = static_cast<int*>(params.out) + request * (drafted + int64_t{1});
@@ -44,7 +44,6 @@ __device__ __forceinline__ void chain_speculative(const Params& params) {
     const uint64_t point = draw_point(row_words(params, request, 0), share.total);
     write_drawn_token(row, group, share, point, weights, out + emitted);
   }
-  group.finish();
 }
 
 }  // namespace flashinfer

@@ -14,14 +14,16 @@ interface KindOf {
   readonly short: string;
   readonly entry: string;
   readonly input?: string;
+  /** A cluster may take several rows. */
+  readonly loops?: boolean;
 }
 
 export const samplingKinds: Record<SamplingKind, KindOf> = {
   softmax: { code: 0, short: 'softmax', entry: 'softmax' },
   sampleProbs: { code: 1, short: 'sample_probs', entry: 'sample', input: 'kProbs' },
   sampleLogits: { code: 2, short: 'sample_logits', entry: 'sample', input: 'kLogits' },
-  renormProbs: { code: 3, short: 'renorm_probs', entry: 'renorm_probs' },
-  maskLogits: { code: 4, short: 'mask_logits', entry: 'mask_logits' },
+  renormProbs: { code: 3, short: 'renorm_probs', entry: 'renorm_probs', loops: true },
+  maskLogits: { code: 4, short: 'mask_logits', entry: 'mask_logits', loops: true },
 };
 
 /** Bits of the kernels' `filters`. */
@@ -33,8 +35,6 @@ export const maxVocab = 2 ** 21;
 const maxCluster = 8;
 /** What a warp reads at once, elements. */
 const step = 128;
-/** Elements at the start of a warp's segment that it holds in registers: RowConfig::kHeld steps. */
-const heldElements = 3 * step;
 
 /** The blocks of a kernel. Their rows fill a multiprocessor's shared memory together. */
 interface BlockShape {
@@ -42,14 +42,34 @@ interface BlockShape {
   readonly blocksPerSm: number;
   /** RowShared, or SelectShared, of include/flashinfer/sampling, bytes. */
   readonly fixedShared: number;
+  /** Elements at the start of a warp's segment that it holds in registers: RowConfig::kHeld steps. */
+  readonly heldElements: number;
+  /** Registers suffice for rows one after the other: RowConfig::kLoops. */
+  readonly loops: boolean;
 }
 
-/** Histograms and lists, which thresholds take, are there once a multiprocessor. */
-const selectingShape: BlockShape = { threads: 1024, blocksPerSm: 1, fixedShared: 18_848 };
+/**
+ * Histograms and lists, which thresholds take, are there once a multiprocessor. With twice the threads registers spill,
+ * and shared memory leaves the spills no cache.
+ */
+const selectingShape: BlockShape = {
+  threads: 512,
+  blocksPerSm: 1,
+  fixedShared: 13_328,
+  heldElements: 6 * step,
+  loops: true,
+};
 /** One row loads while another is worked on. */
-const plainShape: BlockShape = { threads: 256, blocksPerSm: 4, fixedShared: 384 };
-/** Without clusters a row has one block alone. */
-const singleShape: BlockShape = { threads: 1024, blocksPerSm: 1, fixedShared: 1152 };
+const plainShape: BlockShape = { threads: 256, blocksPerSm: 4, fixedShared: 464, heldElements: 3 * step, loops: false };
+/** Without clusters a row has one block alone; and rows that no cluster holds want all warps that there are. */
+const singleShape: BlockShape = {
+  threads: 1024,
+  blocksPerSm: 1,
+  fixedShared: 1328,
+  heldElements: 3 * step,
+  loops: false,
+};
+const singleSelectingShape: BlockShape = { ...singleShape, fixedShared: 18_000 };
 
 /** What the system takes of a block's shared memory, bytes. */
 const systemShared = 1024;
@@ -66,6 +86,7 @@ export interface SamplingLimits {
 /** What a kernel is compiled for. */
 interface KernelShape {
   readonly threads: number;
+  readonly blocksPerSm: number;
   /** Thresholds are looked for. */
   readonly selects: boolean;
   /** The row stays on chip; else it is read again for every pass. */
@@ -76,6 +97,8 @@ interface KernelShape {
 export interface SamplingPlan extends KernelShape {
   /** Blocks a row. */
   readonly cluster: number;
+  /** As many as run at once, of kernels whose clusters take several rows; else one a row. */
+  readonly clustersAtOnce: number;
   /** Elements a warp. */
   readonly segment: number;
   readonly sharedBytes: number;
@@ -88,24 +111,38 @@ export interface SamplingPlan extends KernelShape {
  * of 8 take two turns on 132.
  */
 export function planSampling(vocab: number, rows: number, selects: boolean, limits: SamplingLimits): SamplingPlan {
-  const { clusters, sharedPerBlock, sharedPerSm, numSms } = limits;
-  const shape = selects ? selectingShape : clusters ? plainShape : singleShape;
-  const { threads, blocksPerSm } = shape;
+  const shape = selects ? selectingShape : plainShape;
+  const plan = limits.clusters ? planShape(vocab, rows, selects, limits, shape) : undefined;
+  if (plan !== undefined && (plan.keepsRow || !selects)) return plan;
+  return planShape(vocab, rows, selects, limits, selects ? singleSelectingShape : singleShape);
+}
+
+function planShape(
+  vocab: number,
+  rows: number,
+  selects: boolean,
+  { clusters, sharedPerBlock, sharedPerSm, numSms }: SamplingLimits,
+  { threads, blocksPerSm, fixedShared, heldElements, loops }: BlockShape,
+): SamplingPlan {
   const room = Math.min(sharedPerBlock, Math.floor(sharedPerSm / blocksPerSm) - systemShared);
   let cluster = 1;
   const segment = () => Math.max(heldElements, step * Math.ceil((vocab * 32) / (step * threads * cluster)));
-  const needed = () => shape.fixedShared + ((segment() - heldElements) * threads) / 8;
+  const needed = () => fixedShared + ((segment() - heldElements) * threads) / 8;
   while (clusters && cluster < maxCluster && needed() > room) cluster *= 2;
   const splits = () => segment() > heldElements && 2 * cluster * rows <= 0.9 * numSms;
   while (clusters && cluster < maxCluster && splits()) cluster *= 2;
   const keepsRow = needed() <= sharedPerBlock;
+  // LIMIT: larger clusters leave multiprocessors over, so that how many run at once is not known here.
+  const atOnce = loops && keepsRow && cluster <= 2 ? Math.floor((numSms * blocksPerSm) / cluster) : rows;
   return {
     threads,
+    blocksPerSm,
     selects,
     keepsRow,
     cluster,
+    clustersAtOnce: Math.min(rows, atOnce),
     segment: segment(),
-    sharedBytes: keepsRow ? needed() : shape.fixedShared,
+    sharedBytes: keepsRow ? needed() : fixedShared,
   };
 }
 
@@ -124,6 +161,7 @@ const params: readonly ParamField[] = [
   { name: 'seed_value', type: 'u64' },
   { name: 'offset_value', type: 'u64' },
   { name: 'rows', type: 'i32' },
+  { name: 'out_rows', type: 'i32' },
   { name: 'vocab', type: 'i32' },
   { name: 'segment', type: 'i32' },
   { name: 'filters', type: 'i32' },
@@ -145,17 +183,16 @@ export function samplingSpec(kind: SamplingKind, dtype: DType, vec: number, shap
 }
 
 function specOf(stem: string, shape: KernelShape, fields: readonly ParamField[], entry: () => string): KernelSpec {
-  const { threads, selects, keepsRow } = shape;
-  const name = `${stem}${selects ? '' : `_plain_t${threads}`}${keepsRow ? '' : '_l2'}`;
+  const { threads, blocksPerSm, selects, keepsRow } = shape;
+  const name = `${stem}${selects ? '' : '_plain'}_t${threads}${keepsRow ? '' : '_l2'}`;
   const header = 'flashinfer/sampling.cuh';
-  const minBlocksPerSm = 1024 / threads;
   return namedSpec(name, () => ({
     name,
     header,
     entry: `flashinfer::${entry()}`,
     params: fields,
     threads,
-    minBlocksPerSm,
+    minBlocksPerSm: blocksPerSm,
   }));
 }
 
@@ -191,13 +228,17 @@ export function chainSpec(dtype: DType, vec: number, shape: KernelShape): Kernel
 
 /** Every kind, and every dtype and way to read a row at least once, for prebuilt kernels and compile checks. */
 export function samplingSpecs(): KernelSpec[] {
-  const selecting: KernelShape = { threads: selectingShape.threads, selects: true, keepsRow: true };
-  const plain: KernelShape = { threads: plainShape.threads, selects: false, keepsRow: true };
-  const single: KernelShape = { ...plain, threads: singleShape.threads };
+  const kernelShape = ({ threads, blocksPerSm }: BlockShape, selects: boolean): KernelShape => {
+    return { threads, blocksPerSm, selects, keepsRow: true };
+  };
+  const selecting = kernelShape(selectingShape, true);
+  const singleSelecting = kernelShape(singleSelectingShape, true);
+  const plain = kernelShape(plainShape, false);
+  const single = kernelShape(singleShape, false);
   const both = (shape: KernelShape) => [shape, { ...shape, keepsRow: false }];
   return [
     ...(['sampleProbs', 'sampleLogits', 'renormProbs', 'maskLogits'] as const).flatMap((kind) =>
-      both(selecting).map((shape) => samplingSpec(kind, 'float32', 4, shape)),
+      [selecting, ...both(singleSelecting)].map((shape) => samplingSpec(kind, 'float32', 4, shape)),
     ),
     ...(['softmax', 'sampleProbs', 'sampleLogits'] as const).flatMap((kind) =>
       [...both(plain), ...both(single)].map((shape) => samplingSpec(kind, 'float32', 4, shape)),
@@ -207,7 +248,7 @@ export function samplingSpecs(): KernelSpec[] {
     chainSpec('bfloat16', 4, plain),
     chainSpec('float16', 4, plain),
     samplingSpec('sampleProbs', 'float32', 1, selecting),
-    samplingSpec('renormProbs', 'float32', 1, { ...selecting, keepsRow: false }),
+    samplingSpec('renormProbs', 'float32', 1, { ...singleSelecting, keepsRow: false }),
     samplingSpec('softmax', 'bfloat16', 4, plain),
     samplingSpec('maskLogits', 'float16', 4, selecting),
     samplingSpec('maskLogits', 'bfloat16', 1, selecting),

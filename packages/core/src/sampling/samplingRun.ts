@@ -139,8 +139,7 @@ export class SamplingRun {
     native().cpu.sampling({
       kind: samplingKinds[kind].code,
       dtype: dtypes[x.dtype].code,
-      out_rows: rows,
-      ...this.args(out),
+      ...this.args(out, rows),
     });
   }
 
@@ -159,12 +158,13 @@ export class SamplingRun {
     });
     const vec = vectorWidth(vocab, out.shape.length === 2 ? [x, out] : [x]) >= 4 ? 4 : 1;
     const kernel = getKernel(samplingSpec(kind, x.dtype, vec, plan), deviceIndex);
-    const { cluster, segment, sharedBytes } = plan;
+    const { cluster, clustersAtOnce, segment, sharedBytes } = plan;
+    const blocks = (samplingKinds[kind].loops ? clustersAtOnce : rows) * cluster;
     const options = { stream: currentStream(deviceIndex), sharedBytes, cluster: cluster > 1 ? cluster : 0 };
-    kernel.launch([rows * cluster, 1, 1], { ...this.args(out), segment }, options);
+    kernel.launch([blocks, 1, 1], { ...this.args(out, rows), segment }, options);
   }
 
-  private args(out: Tensor) {
+  private args(out: Tensor, rows: number) {
     const { x, seeds, offsets, temperature, topK, topP, minP } = this;
     return {
       x: x.ptr,
@@ -179,6 +179,7 @@ export class SamplingRun {
       offset: offsets?.ptr ?? 0,
       x_stride: x.strides[0]!,
       rows: x.shape[0]!,
+      out_rows: rows,
       vocab: x.shape[1]!,
       filters: this.filters,
       temperature_value: value(temperature),

@@ -51,6 +51,11 @@ function repeated(row: readonly number[], batch: number): { x: Tensor; indices: 
   };
 }
 
+function bytesOf(x: Tensor): Buffer {
+  const values = x.toArraySync();
+  return Buffer.from(values.buffer, values.byteOffset, values.byteLength);
+}
+
 function tokensOf(tokens: Tensor): number[] {
   expect(tokens.dtype).toBe('int32');
   return [...(tokens.toArraySync() as Int32Array)];
@@ -141,6 +146,40 @@ describeOnEachIsa('filters of rows', () => {
       });
     }
   }
+
+  it.each([
+    [280, 20_001, 'float32'],
+    [280, 20_004, 'bfloat16'],
+    [150, 128_256, 'float32'],
+  ] as const)('does with each of %i rows of %i what it does with a few, in %s', (rows, vocab, dtype) => {
+    const few = 5;
+    const values = Float32Array.from(held(randomProbs(few, vocab)));
+    const repeated = new Float32Array(rows * vocab);
+    for (let r = 0; r < rows; r++) repeated.set(values.subarray((r % few) * vocab, ((r % few) + 1) * vocab), r * vocab);
+    const some = tensor(values, { shape: [few, vocab], device }).to(dtype);
+    const all = tensor(repeated, { shape: [rows, vocab], device }).to(dtype);
+    const seed = tensor(
+      BigInt64Array.from({ length: rows }, (_, r) => BigInt(r % few)),
+      { device },
+    );
+    const operations: ((x: Tensor) => Tensor)[] = [
+      (x) => topPRenormProbs(x, 0.9),
+      (x) => topKRenormProbs(x, 40),
+      (x) => topKMaskLogits(x, 3000),
+      (x) => topPSamplingFromProbs(x, 0.9, { seed: seed.slice(0, 0, x.shape[0]) }),
+      (x) => topKTopPSamplingFromProbs(x, 40, 0.9, { seed: seed.slice(0, 0, x.shape[0]) }),
+    ];
+    for (const operation of operations) {
+      const expected = bytesOf(operation(some));
+      const found = bytesOf(operation(all));
+      const size = expected.length / few;
+      const differs = Array.from({ length: rows }, (_, r) => r).filter((r) => {
+        const first = (r % few) * size;
+        return found.compare(expected, first, first + size, r * size, (r + 1) * size) !== 0;
+      });
+      expect(differs).toEqual([]);
+    }
+  });
 
   it.each(floats)('keeps the dtype %s', (dtype) => {
     const logits = paddedRows(normalArray(2 * 500, 3), [2, 500], dtype, 0).tensor;
