@@ -106,7 +106,7 @@ __device__ __forceinline__ void init_barriers(const HopperShared<C>& shared) {
   }
   for (int slot = 0; slot < C::kSlots; ++slot) {
     mbarrier_init(shared.q_full(slot), 1);
-    mbarrier_init(shared.q_empty(slot), 4);
+    mbarrier_init(shared.q_empty(slot), 128);
   }
   mbarrier_init_fence();
 }

@@ -174,6 +174,9 @@ struct HopperFp8Warpgroup {
     if (lane == 0) mbarrier_arrive(barrier);
   }
 
+  /** As in hopper_warpgroup.cuh. */
+  __device__ __forceinline__ void release_item() { mbarrier_arrive(shared.q_empty(wg)); }
+
   /** s, as products left it, becomes logits, and those base 2 above what their row is held against. */
   __device__ __forceinline__ void hold(int tile, int first_row, int last_row) {
     const int end = (tile + 1) * kKeys;
@@ -269,7 +272,7 @@ struct HopperFp8Warpgroup {
     wgmma_wait<0>();
     wgmma_pin(s);
     release(shared.k_empty(ring.stage));
-    if (item.first + 1 == item.end) release(shared.q_empty(wg));
+    if (item.first + 1 == item.end) release_item();
     hold(item.end - 1, first_row, last_row);
     soften(factor);
     for (int tile = item.end - 2; tile >= item.first; --tile) {
@@ -282,7 +285,7 @@ struct HopperFp8Warpgroup {
       wgmma_wait<1>();
       wgmma_pin(s);
       release(shared.k_empty(next.stage));
-      if (tile == item.first) release(shared.q_empty(wg));
+      if (tile == item.first) release_item();
       hold(tile, first_row, last_row);
       wgmma_wait<0>();
       wgmma_pin(o);
@@ -351,7 +354,7 @@ struct HopperFp8Warpgroup {
       if (item.first < item.end) {
         attend(item, first_packed / params.group_size, last_packed / params.group_size, ring);
       } else {
-        release(shared.q_empty(wg));
+        release_item();
       }
       store(num_rows, params.v_scale * head_scale(batch.v_scales, item.head));
     }

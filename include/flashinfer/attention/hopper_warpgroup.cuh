@@ -111,6 +111,9 @@ struct HopperWarpgroup {
     if (lane == 0) mbarrier_arrive(barrier);
   }
 
+  /** All threads have read an item and its queries. Each speaks for itself: so racecheck follows, and it is once an item. */
+  __device__ __forceinline__ void release_item(int slot) { mbarrier_arrive(shared.q_empty(slot)); }
+
   /** Rows past the last key belong to somebody else, and a weight of zero does not silence a NaN there. */
   __device__ __forceinline__ void clear_values(int stage, int valid) {
     if (C::kGathers || __builtin_expect(valid >= kKeys, 1)) return;
@@ -290,7 +293,7 @@ struct HopperWarpgroup {
     wgmma_wait<0>();
     wgmma_pin(s);
     release(shared.k_empty(ring.stage));
-    if (item.first + 1 == item.end) release(shared.q_empty(slot));
+    if (item.first + 1 == item.end) release_item(slot);
     if (Variant::kTransformsLogits || masks_tile(item.end - 1)) finish_logits(item.end - 1, true);
     soften_first(scale);
     for (int tile = item.end - 2; tile >= item.first; --tile) {
@@ -327,7 +330,7 @@ struct HopperWarpgroup {
     wgmma_wait<1>();
     wgmma_pin(s);
     release(shared.k_empty(next.stage));
-    if (EDGE && tile == item.first) release(shared.q_empty(slot));
+    if (EDGE && tile == item.first) release_item(slot);
     if (Variant::kTransformsLogits || (EDGE && masks)) finish_logits(tile, EDGE && masks);
     soften(scale, [&] {
       wgmma_wait<0>();
@@ -473,7 +476,7 @@ struct HopperWarpgroup {
         attend(item, ring);
       } else {
         begin_item(batch, item);
-        release(shared.q_empty(slot));
+        release_item(slot);
       }
       store(batch);
     }
