@@ -121,6 +121,8 @@ struct HopperFp8Warpgroup {
   using Variant = typename C::Variant;
   using Visible = typename C::Visible;
   static constexpr int kKeys = C::KV_TILE;
+  /** Words of p that there are registers for while the product before still reads p. */
+  static constexpr int kEarly = C::D_VO == 256 || Variant::kTransformsLogits ? 0 : 12;
   using Product = Wgmma<fp8_e4m3_t, kKeys>;
 
   /**
@@ -203,34 +205,62 @@ struct HopperFp8Warpgroup {
     return greatest == negative_infinity() ? 0.0f : greatest;
   }
 
-  /** p = 2^s; sums of them, and the greatest of those of four. */
-  __device__ __forceinline__ void weigh(float (&sum)[2], float (&most)[2]) {
+  /** COUNT words of p from BEGIN on as floats: 2^s; the sums of them, and the greatest of those of four. */
+  template <int BEGIN, int COUNT>
+  __device__ __forceinline__ void weigh(float (&weights)[4 * COUNT], float (&sum)[2], float (&most)[2]) {
 #pragma unroll
-    for (int i = 0; i < kKeys / 8; ++i) {
-      const float* x = s + i / 2 * 8 + i % 2 * 2;
-      const float a = exp2_approx(x[0]), b = exp2_approx(x[1]), c = exp2_approx(x[4]), d = exp2_approx(x[5]);
-      const float four = (a + b) + (c + d);
-      sum[i & 1] = i < 2 ? four : sum[i & 1] + four;
-      most[i & 1] = i < 2 ? four : max_nan(most[i & 1], four);
-      p[i] = pack4_e4m3(a, b, c, d);
+    for (int i = 0; i < COUNT; ++i) {
+      const int word = BEGIN + i, r = word & 1;
+      const float* x = s + word / 2 * 8 + r * 2;
+      float* w = weights + 4 * i;
+#pragma unroll
+      for (int e = 0; e < 4; ++e) w[e] = exp2_approx(x[e / 2 * 4 + e % 2]);
+      const float four = (w[0] + w[1]) + (w[2] + w[3]);
+      sum[r] = word < 2 ? four : sum[r] + four;
+      most[r] = word < 2 ? four : max_nan(most[r], four);
     }
+  }
+
+  template <int BEGIN, int COUNT>
+  __device__ __forceinline__ void pack(const float (&w)[4 * COUNT]) {
+#pragma unroll
+    for (int i = 0; i < COUNT; ++i) p[BEGIN + i] = pack4_e4m3(w[4 * i], w[4 * i + 1], w[4 * i + 2], w[4 * i + 3]);
+  }
+
+  /** All of p that is not yet there. */
+  template <int BEGIN>
+  __device__ __forceinline__ void weigh_rest(float (&sum)[2], float (&most)[2]) {
+    float weights[kKeys / 2 - 4 * BEGIN];
+    weigh<BEGIN, kKeys / 8 - BEGIN>(weights, sum, most);
+    pack<BEGIN, kKeys / 8 - BEGIN>(weights);
   }
 
   /**
    * s becomes p, and l their sums. Looking for the greatest logit takes as long as half of the exponentials, and it seldom
    * rises by much after a row's first tile: where four weights together say that one may be too great, s is still there to
    * begin again with. Returns whether m moved, and then what o must be multiplied with; the same in all threads of a warp.
+   * As many weights as there are registers for are made before the product that reads p is waited for.
    */
-  __device__ __forceinline__ bool soften(float (&factor)[2]) {
+  template <class Wait>
+  __device__ __forceinline__ bool soften(float (&factor)[2], Wait wait_for_output) {
     float sum[2], most[2];
-    weigh(sum, most);
+    if constexpr (kEarly > 0) {
+      float early[4 * kEarly];
+      weigh<0, kEarly>(early, sum, most);
+      finish_before(sum[0], sum[1], shared.base);
+      wait_for_output();
+      pack<0, kEarly>(early);
+    } else {
+      wait_for_output();
+    }
+    weigh_rest<kEarly>(sum, most);
     // Written so that NaN does not fit, nor a row that has no maximum yet.
     const bool fits =
         most[0] <= kGreatest && most[1] <= kGreatest && m[0] != negative_infinity() && m[1] != negative_infinity();
     const bool moves = !__all_sync(0xffffffffu, fits);
     if (moves) {
       move_up(factor);
-      weigh(sum, most);
+      weigh_rest<0>(sum, most);
     }
 #pragma unroll
     for (int r = 0; r < 2; ++r) l[r] = moves ? fmaf(l[r], factor[r], sum[r]) : l[r] + sum[r];
@@ -274,7 +304,7 @@ struct HopperFp8Warpgroup {
     release(shared.k_empty(ring.stage));
     if (item.first + 1 == item.end) release_item();
     hold(item.end - 1, first_row, last_row);
-    soften(factor);
+    soften(factor, [] {});
     for (int tile = item.end - 2; tile >= item.first; --tile) {
       RingPosition<C::STAGES> next = ring;
       next.advance();
@@ -287,10 +317,12 @@ struct HopperFp8Warpgroup {
       release(shared.k_empty(next.stage));
       if (tile == item.first) release_item();
       hold(tile, first_row, last_row);
-      wgmma_wait<0>();
-      wgmma_pin(o);
-      release(shared.v_empty(ring.stage));
-      if (soften(factor)) rescale(factor);
+      const bool moved = soften(factor, [&] {
+        wgmma_wait<0>();
+        wgmma_pin(o);
+        release(shared.v_empty(ring.stage));
+      });
+      if (moved) rescale(factor);
       ring = next;
     }
     mbarrier_wait(shared.v_full(ring.stage), ring.parity);
