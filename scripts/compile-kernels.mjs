@@ -30,14 +30,10 @@ const localMemoryLimit = new Map([
   ['topk_bf16_v8_t1024', 32],
   ['rope_bf16_pos_ids_i32_v8h4', 32],
   // The loading warpgroup gives its registers away, and waits more than it works.
-  ['batch_prefill_fa3_rows_bf16_hd128_causal_t128x128_s2', 160],
-  ['batch_prefill_fa3_pages_f16_hd128_t128x128_s2', 160],
-  ['batch_prefill_fa3_pages_f16_hd64_causal_t128x128_s3', 96],
-  ['batch_prefill_fa3_gather_f16_hd128_causal_cap_t128x128_s2', 320],
-  ['batch_prefill_fa3_gather_f16_hd192x128_causal_t128x128_s2', 176],
-  ['batch_prefill_fa3_rows_f16_hd256_causal_t128x64_s2', 160],
-  ['prefill_fa3_ragged_e4m3_hd128_o_bf16_t128x192', 48],
-  ['prefill_fa3_paged_e4m3_hd256_causal_cap_o_bf16_t128x128', 448],
+  ['batch_prefill_fa3_gather_f16_hd128_causal_cap_t128x128_s2', 144],
+  ['batch_prefill_fa3_rows_f16_hd256_causal_t128x64_s2', 144],
+  ['single_prefill_fa3_rows_f16_hd64_causal_swa_t192x128_s2', 32],
+  ['prefill_fa3_paged_e4m3_hd256_causal_cap_o_bf16_t128x128', 192],
   // A row's elements take up to 12 of 64 registers, or 24 of 128; what is spilled is out of the loops over them.
   ['sample_probs_f32_v4_t1024', 224],
   ['sample_probs_f32_v4_t1024_l2', 128],
