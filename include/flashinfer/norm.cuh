@@ -5,6 +5,7 @@
 #include <flashinfer/pdl.cuh>
 #include <flashinfer/prefetch.cuh>
 #include <flashinfer/reduce.cuh>
+#include <flashinfer/saturate_fp8.cuh>
 #include <flashinfer/vector.cuh>
 
 namespace flashinfer {
@@ -48,12 +49,6 @@ struct NormConfig {
 };
 
 namespace detail {
-
-template <class Out>
-__device__ __forceinline__ float saturate(float x) {
-  constexpr float kMax = DTypeOf<Out>::value == DType::kFloat8E4M3 ? 448.0f : 57344.0f;
-  return x > kMax ? kMax : (x < -kMax ? -kMax : x);  // NaN stays NaN
-}
 
 /** Keeps the compiler from unpacking what is used again in every round ahead of them all, at twice the registers. */
 template <class V>
@@ -243,9 +238,11 @@ __device__ __forceinline__ void norm(const Params& params) {
       }
       if constexpr (Config::kQuantize) {
 #pragma unroll
-        for (int j = 0; j < kVec; ++j) values[j] = detail::saturate<Out>(values[j] * rcp_scale);
+        for (int j = 0; j < kVec; ++j) values[j] *= rcp_scale;
+        store<Out, kVec>(out + column * kVec, pack_saturated<Out, kVec>(values));
+      } else {
+        store<Out, kVec>(out + column * kVec, pack<Out, kVec>(values));
       }
-      store<Out, kVec>(out + column * kVec, pack<Out, kVec>(values));
     }
     if constexpr (Config::kOneRow) break;
   }

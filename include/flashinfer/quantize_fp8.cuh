@@ -3,6 +3,7 @@
 // blocks, or the whole tensor.
 #pragma once
 #include <flashinfer/reduce.cuh>
+#include <flashinfer/saturate_fp8.cuh>
 #include <flashinfer/vector.cuh>
 
 namespace flashinfer {
@@ -40,47 +41,10 @@ __device__ __forceinline__ float finite_max(const float (&x)[N], float largest) 
   return largest;
 }
 
-template <class Out>
-__device__ __forceinline__ float largest_fp8() {
-  return DTypeOf<Out>::value == DType::kFloat8E4M3 ? 448.0f : 57344.0f;
-}
-
 /** Zeros have scale 1, and no scale is subnormal: its reciprocal is finite. */
 template <class Out>
 __device__ __forceinline__ float fp8_scale(float largest) {
   return largest > 0.0f ? fmaxf(largest / largest_fp8<Out>(), 1.17549435e-38f) : 1.0f;
-}
-
-/** Two values, saturated, `low` in bits 0..7 (PTX ISA 9.7.9.22, cvt.satfinite). */
-template <class Out>
-__device__ __forceinline__ uint32_t saturate_fp8x2(float low, float high) {
-#if __CUDA_ARCH__ >= 890
-  uint16_t pair;
-  if constexpr (DTypeOf<Out>::value == DType::kFloat8E4M3) {
-    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;\n" : "=h"(pair) : "f"(high), "f"(low));
-  } else {
-    asm("cvt.rn.satfinite.e5m2x2.f32 %0, %1, %2;\n" : "=h"(pair) : "f"(high), "f"(low));
-  }
-  return pair;
-#else
-  const float largest = largest_fp8<Out>();
-  // NaN passes both comparisons.
-  low = low > largest ? largest : (low < -largest ? -largest : low);
-  high = high > largest ? largest : (high < -largest ? -largest : high);
-  return from_float<Out>(low).bits | static_cast<uint32_t>(from_float<Out>(high).bits) << 8;
-#endif
-}
-
-template <class Out, int N>
-__device__ __forceinline__ Vector<Out, N> pack_saturated(const float (&x)[N]) {
-  Vector<Out, N> v;
-#pragma unroll
-  for (int i = 0; i < Vector<Out, N>::kWords; ++i) v.words[i] = 0;
-#pragma unroll
-  for (int i = 0; i < N; i += 2) {
-    v.words[i / 4] |= saturate_fp8x2<Out>(x[i], i + 1 < N ? x[i + 1] : 0.0f) << (i % 4 * 8);
-  }
-  return v;
 }
 
 }  // namespace detail
@@ -172,7 +136,7 @@ __device__ __forceinline__ void quantize_fp8(const Params& params) {
 #pragma unroll
       for (int j = 0; j < kVec; ++j) values[j] *= factor;
       store<Out, kVec>(out + row * params.out_stride + static_cast<int64_t>(column) * kVec,
-                       detail::pack_saturated<Out, kVec>(values));
+                       pack_saturated<Out, kVec>(values));
     }
   }
 }
