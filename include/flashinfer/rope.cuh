@@ -72,22 +72,21 @@ __device__ __forceinline__ int64_t rope_position(const Params& params, uint32_t 
   }
 }
 
-/** sin and cos of the thread's pairs. */
-template <class Config, class Params>
+/** sin and cos of N pairs. */
+template <class Config, int N, class Params>
 __device__ __forceinline__ void rope_angles(const Params& params, const RopeFrequency* frequencies, int64_t position,
-                                            int pair, float (&s)[Config::kVec], float (&c)[Config::kVec]) {
-  constexpr int kVec = Config::kVec;
+                                            int pair, float (&s)[N], float (&c)[N]) {
   if constexpr (Config::kAngles == RopeAngles::kFrequency) {
 #pragma unroll
-    for (int i = 0; i < kVec; ++i) rope_sincos_far(frequencies[pair + i], position, s[i], c[i]);
+    for (int i = 0; i < N; ++i) rope_sincos_far(frequencies[pair + i], position, s[i], c[i]);
   } else if (position >= 0 && position < params.cache_rows) {
     const float* row = static_cast<const float*>(params.cache) + position * params.cache_stride + pair;
-    unpack<float, kVec>(load_shared_by_all<float, kVec>(row), c);
-    unpack<float, kVec>(load_shared_by_all<float, kVec>(row + params.rotary_dim / 2), s);
+    unpack<float, N>(load_shared_by_all<float, N>(row), c);
+    unpack<float, N>(load_shared_by_all<float, N>(row + params.rotary_dim / 2), s);
   } else {
     // The host cannot see positions; a NaN shows, memory behind the cache would not.
 #pragma unroll
-    for (int i = 0; i < kVec; ++i) s[i] = c[i] = __int_as_float(0x7fc00000);
+    for (int i = 0; i < N; ++i) s[i] = c[i] = __int_as_float(0x7fc00000);
   }
 }
 
@@ -116,9 +115,12 @@ __device__ __forceinline__ void rope_token(const Params& params, const RopeFrequ
                                            uint32_t group, uint32_t column) {
   using T = typename Config::T;
   constexpr int kVec = Config::kVec, kHeads = Config::kHeads;
-  // Where the thread's two accesses are in a head.
-  const int first = Config::kInterleave ? column * 2 * kVec : column * kVec;
-  const int second = Config::kInterleave ? first + kVec : first + params.rotary_dim / 2;
+  constexpr bool kManyOfTable = kHeads > 1 && Config::kAngles == RopeAngles::kCache;
+  // Where the thread's two accesses are in a head: apart, so that those of a warp lie together. Neighbours of few tokens
+  // would wait for angles in two places; with frequencies it was not measured.
+  constexpr bool kApart = !Config::kInterleave || (kVec > 1 && kManyOfTable);
+  const int first = kApart ? column * kVec : column * 2 * kVec;
+  const int second = kApart ? first + params.rotary_dim / 2 : first + kVec;
   // A position id is asked for first, as angles wait for it; a search for the request would keep the heads waiting.
   int64_t position = 0;
   if constexpr (Config::kPositions == RopePositions::kPosIds) position = rope_position<Config>(params, token);
@@ -131,7 +133,16 @@ __device__ __forceinline__ void rope_token(const Params& params, const RopeFrequ
   }
   if constexpr (Config::kPositions == RopePositions::kIndptr) position = rope_position<Config>(params, token);
   float s[kVec], c[kVec];
-  rope_angles<Config>(params, frequencies, position, column * kVec, s, c);
+  if constexpr (Config::kInterleave && kApart) {
+    constexpr int kHalf = kVec / 2;
+    float half_s[2][kHalf], half_c[2][kHalf];
+    rope_angles<Config>(params, frequencies, position, first / 2, half_s[0], half_c[0]);
+    rope_angles<Config>(params, frequencies, position, second / 2, half_s[1], half_c[1]);
+#pragma unroll
+    for (int i = 0; i < kVec; ++i) s[i] = half_s[i / kHalf][i % kHalf], c[i] = half_c[i / kHalf][i % kHalf];
+  } else {
+    rope_angles<Config>(params, frequencies, position, column * kVec, s, c);
+  }
 #pragma unroll
   for (int h = 0; h < kHeads; ++h) {
     float x[2][kVec], y[2][kVec];

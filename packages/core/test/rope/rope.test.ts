@@ -192,14 +192,20 @@ describe('rope', () => {
   it.each(floats)('rotates many tokens of %s, where a thread takes several heads', (dtype) => {
     for (const [headDim, rotaryDim, heads, tokens] of [
       [128, 128, [32, 8], 850], // four heads a thread, two with requests
+      [40, 40, [6, 2], 6760], // as many, narrower accesses
       [65, 64, [5, 1], 1420], // two
       [65, 64, [5, 2], 1250], // one
     ] as const) {
       const { q, k } = makeQk({ tokens, heads, headDim, dtype, layout: 'fused' });
       const [qValues, kValues] = [held(q), held(k)];
-      const expectBoth = (found: readonly [Tensor, Tensor], positions: readonly number[], label: string): void => {
+      const expectBoth = (
+        found: readonly [Tensor, Tensor],
+        positions: readonly number[],
+        label: string,
+        interleave = false,
+      ): void => {
         const angle = angleOf(positions, ropeFrequencies(rotaryDim, { ropeScale: 1, ropeTheta: 1e4 }));
-        const common = { headDim, rotaryDim, interleave: false };
+        const common = { headDim, rotaryDim, interleave };
         expectRotated(found[0], qValues, { ...common, heads: heads[0] }, angle, `q ${label}`);
         expectRotated(found[1], kValues, { ...common, heads: heads[1] }, angle, `k ${label}`);
       };
@@ -208,6 +214,8 @@ describe('rope', () => {
       expectBoth(applyRope(q, k, indices(upTo), indices([7, 9]), { rotaryDim }), inRequests, 'of requests');
       const positions = Array.from({ length: tokens }, (_, i) => (i * 7919) % 100_003);
       expectBoth(applyRopePosIds(q, k, indices(positions), { rotaryDim }), positions, 'of positions');
+      const options = { rotaryDim, interleave: true };
+      expectBoth(applyRopePosIds(q, k, indices(positions), options), positions, 'of neighbours', true);
       applyRopePosIdsInplace(q, k, indices(positions), { rotaryDim });
       expectBoth([q, k], positions, 'in place');
     }
