@@ -5,6 +5,7 @@
 #include <flashinfer/divide.cuh>
 #include <flashinfer/find_request.cuh>
 #include <flashinfer/pdl.cuh>
+#include <flashinfer/prefetch.cuh>
 #include <flashinfer/rope_angle.cuh>
 #include <flashinfer/vector.cuh>
 
@@ -109,6 +110,22 @@ __device__ __forceinline__ T* rope_destination(const Params& params, uint32_t to
          head * (is_q ? params.q_out_stride_h : params.k_out_stride_h);
 }
 
+/**
+ * Asks for what a later block reads: the heads of a token, those of q and those of k together, and its angles. In place,
+ * blocks may still write other tokens' heads in the same lines: L2 is where writes and reads meet, so a line that came early
+ * is no older than any other.
+ */
+template <class Config, class Params>
+__device__ __forceinline__ void prefetch_token(const Params& params, uint32_t token) {
+  using T = typename Config::T;
+  prefetch_l2(static_cast<const T*>(params.q) + token * params.q_stride_n, params.q_ahead_bytes);
+  prefetch_l2(static_cast<const T*>(params.k) + token * params.k_stride_n, params.k_ahead_bytes);
+  const int64_t position = rope_position<Config>(params, token);
+  if (position >= 0 && position < params.cache_rows) {
+    prefetch_l2(static_cast<const float*>(params.cache) + position * params.cache_stride, params.rotary_dim * 4);
+  }
+}
+
 /** Rotates one column of pairs in the thread's heads of a token. */
 template <class Config, class Params>
 __device__ __forceinline__ void rope_token(const Params& params, const RopeFrequency* frequencies, uint32_t token,
@@ -130,6 +147,10 @@ __device__ __forceinline__ void rope_token(const Params& params, const RopeFrequ
     const T* from = rope_source<T>(params, token, group + h * params.groups);
     low[h] = load_once<T, kVec>(from + first);
     high[h] = load_once<T, kVec>(from + second);
+  }
+  if constexpr (kManyOfTable) {
+    const uint32_t later = token + params.ahead, tokens = params.tokens;
+    if (group == 0 && column == 0 && later < tokens) prefetch_token<Config>(params, later);
   }
   if constexpr (Config::kPositions == RopePositions::kIndptr) position = rope_position<Config>(params, token);
   float s[kVec], c[kVec];
@@ -176,7 +197,8 @@ __device__ __forceinline__ void rope_token(const Params& params, const RopeFrequ
  * Rotates the first rotary_dim elements of every head and copies params.tail accesses of the rest, unless in place.
  * params: columns = rotary_dim / 2 / VEC; groups = heads of q and k / HEADS; items = columns * groups;
  * tokens_per_block tokens, whose items fit into a block, or 1, whose items are spread along the grid's y; what divide()
- * takes for divisors. With a table of angles, every token has its block.
+ * takes for divisors. With a table of angles, every token has its block. ahead: tokens from a block's own to those it asks
+ * for, as many as there are for none; q_ahead_bytes and k_ahead_bytes: of a token.
  */
 template <class Config, class Params>
 __device__ __forceinline__ void rope(const Params& params) {

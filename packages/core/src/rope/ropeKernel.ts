@@ -100,6 +100,9 @@ const params: readonly ParamField[] = [
   { name: 'items_multiplier', type: 'u32' },
   { name: 'tokens_per_block', type: 'i32' },
   { name: 'tail', type: 'i32' },
+  { name: 'ahead', type: 'i32' },
+  { name: 'q_ahead_bytes', type: 'u32' },
+  { name: 'k_ahead_bytes', type: 'u32' },
 ];
 
 export function ropeSpec(o: RopeKernelOptions, { vec, heads }: Pick<RopeTile, 'vec' | 'heads'>): KernelSpec {

@@ -10,6 +10,7 @@ import { currentStream } from '../runtime/stream.ts';
 import { dtypes } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { vectorWidth } from '../tensor/vectorWidth.ts';
+import { ropeAhead } from './ropeAhead.ts';
 import { chooseRopeTile, type RopeKernelOptions, ropeSpec } from './ropeKernel.ts';
 
 /** `[tokens, heads, headDim]`, or `[tokens, heads * headDim]`; out has the shape of x, and may be x. */
@@ -95,8 +96,10 @@ function runOnCpu({ q, k, headDim, rotaryDim, interleave, positions, angles }: R
   });
 }
 
-function runOnCuda({ q, k, headDim, rotaryDim, interleave, positions, angles, enablePdl }: RopeCall): void {
+function runOnCuda(call: RopeCall): void {
+  const { q, k, headDim, rotaryDim, interleave, positions, angles, enablePdl } = call;
   const { deviceIndex } = q.x;
+  const { bytes } = dtypes[q.x.dtype];
   const tokens = q.x.shape[0]!;
   const cache = isCache(angles) ? angles : undefined;
   const { rcpScale, theta, smoothA, smoothB } = isCache(angles) ? noFrequencies : angles;
@@ -153,6 +156,9 @@ function runOnCuda({ q, k, headDim, rotaryDim, interleave, positions, angles, en
     items_multiplier: divisionMultiplier(items),
     tokens_per_block: tile.tokensPerBlock,
     tail: (headDim - rotaryDim) / vec,
+    ahead: ropeAhead(call, options.inPlace, tile, numSms),
+    q_ahead_bytes: q.heads * headDim * bytes,
+    k_ahead_bytes: k.heads * headDim * bytes,
   };
   const pdl = usesDependentLaunch(deviceIndex, enablePdl);
   const stream = currentStream(deviceIndex);

@@ -24,7 +24,7 @@ import { gridCases } from '../reference/pairwise.ts';
 import { uniformSource } from '../reference/random.ts';
 import { ropeFrequencies } from '../reference/rope.ts';
 import { expectSameValues, held, randomRows } from '../rows.ts';
-import { angleOf, expectRotated, indices, makeQk, type QkShape } from './ropeCase.ts';
+import { type Angle, angleOf, expectRotated, indices, makeQk, type QkShape } from './ropeCase.ts';
 
 const floats = ['float16', 'bfloat16', 'float32'] as const;
 const smoothing = { lowFreqFactor: 1, highFreqFactor: 4, oldContextLen: 8192 };
@@ -132,6 +132,14 @@ describeOnEachIsa('rope of requests and of position ids', () => {
   });
 });
 
+function tableAngle(table: Tensor, positions: readonly number[], rotaryDim: number): Angle {
+  const entries = held(table);
+  return (token, d) => {
+    const row = positions[token]! * rotaryDim;
+    return [entries[row + d]!, entries[row + rotaryDim / 2 + d]!];
+  };
+}
+
 describeOnEachIsa('rope with a table', () => {
   const rows = 50;
   const grid = gridCases({
@@ -167,11 +175,7 @@ describeOnEachIsa('rope with a table', () => {
       const [qOut, kOut] = c.inPlace ? [query, key] : applyRopeWithCosSinCache(...args);
       expect([qOut.shape, kOut.shape]).toEqual([query.shape, key.shape]);
 
-      const entries = held(table);
-      const angle = (token: number, d: number): [number, number] => {
-        const row = positions[token]! * rotaryDim;
-        return [entries[row + d]!, entries[row + rotaryDim / 2 + d]!];
-      };
+      const angle = tableAngle(table, positions, rotaryDim);
       const common = { headDim, rotaryDim, interleave: c.isNeox === false };
       expectRotated(qOut, qValues, { ...common, heads: c.heads[0] }, angle, 'q');
       expectRotated(kOut, kValues, { ...common, heads: c.heads[1] }, angle, 'k');
@@ -218,6 +222,45 @@ describe('rope', () => {
       expectBoth(applyRopePosIds(q, k, indices(positions), options), positions, 'of neighbours', true);
       applyRopePosIdsInplace(q, k, indices(positions), { rotaryDim });
       expectBoth([q, k], positions, 'in place');
+    }
+  });
+
+  // Blocks ask for what later ones read: token counts around that distance.
+  it.each([
+    [1585, [32, 8], 128, 128, 'fused', true, true],
+    [1584, [32, 8], 128, 128, 0, false, true],
+    [2112, [32, 8], 128, 128, 0, true, false],
+    [2113, [32, 8], 128, 64, 'fused', false, false],
+    [2113, [32, 8], 128, 64, 'fused', true, true],
+    [1700, [32, 8], 128, 128, 8, true, true],
+    [17_000, [7, 1], 64, 64, 0, false, true],
+  ] as const)(
+    'rotates %d tokens of %j heads of %d, the first %d elements, %s, in place %s, halves %s',
+    (tokens, heads, headDim, rotaryDim, layout, inPlace, isNeox) => {
+      const { q, k, rest } = makeQk({ tokens, heads, headDim, dtype: 'bfloat16', layout });
+      const [qValues, kValues, restValues] = [held(q), held(k), rest.map(held)];
+      const { tensor: table } = randomRows([50, rotaryDim], 'float32', 5);
+      const positions = Array.from({ length: tokens }, (_, i) => (i * 7919) % 50);
+      const args = [indices(positions), q, k, headDim, table, { isNeox }] as const;
+      if (inPlace) applyRopeWithCosSinCacheInplace(...args);
+      const [qOut, kOut] = inPlace ? [q, k] : applyRopeWithCosSinCache(...args);
+      const angle = tableAngle(table, positions, rotaryDim);
+      const common = { headDim, rotaryDim, interleave: !isNeox };
+      expectRotated(qOut, qValues, { ...common, heads: heads[0] }, angle, 'q');
+      expectRotated(kOut, kValues, { ...common, heads: heads[1] }, angle, 'k');
+      for (const [i, x] of rest.entries()) expectSameValues(x, restValues[i]!);
+    },
+  );
+
+  it('marks many tokens that have no row of the table', () => {
+    const { q, k } = makeQk({ tokens: 2200, heads: [30, 2], headDim: 128, dtype: 'bfloat16', layout: 0 });
+    const { tensor: table } = randomRows([3, 128], 'float32', 5);
+    const outside = (token: number): boolean => token % 3 === 1;
+    const positions = Array.from({ length: 2200 }, (_, i) => (outside(i) ? [-1, 3, 2 ** 31 - 1][(i % 4) % 3]! : i % 3));
+    applyRopeWithCosSinCacheInplace(indices(positions), q, k, 128, table);
+    for (const x of [q, k]) {
+      const width = x.shape[1]! * 128;
+      expect(held(x).every((value, i) => Number.isNaN(value) === outside(Math.floor(i / width)))).toBe(true);
     }
   });
 
