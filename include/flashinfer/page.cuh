@@ -4,6 +4,7 @@
 #include <flashinfer/divide.cuh>
 #include <flashinfer/find_request.cuh>
 #include <flashinfer/pdl.cuh>
+#include <flashinfer/prefetch.cuh>
 #include <flashinfer/vector.cuh>
 
 namespace flashinfer {
@@ -62,13 +63,30 @@ __device__ __forceinline__ void prefetch_together(const void* ints, int count) {
   }
 }
 
+/**
+ * Asks for k, by even threads, and v, by odd ones, of the tokens that a later block moves: params.ahead_run tokens a
+ * thread, which lie together.
+ */
+template <class Params>
+__device__ __forceinline__ void prefetch_later_tokens(const Params& params, uint32_t first, uint32_t tokens) {
+  const uint32_t rows = params.rows, most = params.ahead_run, offset = threadIdx.x / 2 * most;
+  const uint32_t row = first + params.ahead + offset;
+  if (blockIdx.y > 0 || offset >= tokens || row >= rows) return;
+  const bool is_k = threadIdx.x % 2 == 0;
+  const uint32_t run = rows - row < most ? rows - row : most;
+  prefetch_l2(
+      static_cast<const uint8_t*>(is_k ? params.k : params.v) + row * (is_k ? params.k_stride_n : params.v_stride_n),
+      run * (is_k ? params.k_ahead_bytes : params.v_ahead_bytes));
+}
+
 }  // namespace detail
 
 /**
  * Copies k and v of `rows` tokens to their places in the cache. params: strides in bytes; k_chunks, v_chunks accesses a
  * head, items = heads * (k_chunks + v_chunks) a token; slots tokens whose items fit into a block, or 1, whose items are
- * spread along the grid's y; what divide() takes for divisors. Tokens of request -1, and those that the page table has no
- * place for, are left out.
+ * spread along the grid's y; what divide() takes for divisors; ahead tokens from a block's own to those it asks for, as
+ * many as there are for none; k_ahead_bytes and v_ahead_bytes of a token. Tokens of request -1, and those that the page
+ * table has no place for, are left out.
  */
 template <class Config, class Params>
 __device__ __forceinline__ void append_paged_kv(const Params& params) {
@@ -101,6 +119,15 @@ __device__ __forceinline__ void append_paged_kv(const Params& params) {
   for (int r = 0; r < kRows; ++r) {
     const uint32_t row = first + r * slots;
     if (row < rows) data[r] = load_once<uint8_t, kBytes>(from + row * stride_n);
+  }
+  if constexpr (kRows > 1) {
+    detail::prefetch_later_tokens(params, blockIdx.x * slots * kRows, slots * kRows);
+    // The first blocks find no indices in L2; behind them, and in an array of any length, few threads are enough.
+    constexpr uint32_t kFirstBlocks = 64;
+    if (blockIdx.x < kFirstBlocks) {
+      detail::prefetch_together(params.kv_indptr, params.batch_size + 1);
+      detail::prefetch_together(params.kv_indices, params.num_indices);
+    }
   }
   // Looked up while the data is on the way, a token a lane where all lanes move the same ones.
   detail::PageEntry places[kRows];

@@ -41,6 +41,10 @@ const appendParams: readonly ParamField[] = [
   { name: 'num_pages', type: 'i32' },
   { name: 'batch_size', type: 'i32' },
   { name: 'num_indices', type: 'i32' },
+  { name: 'ahead', type: 'i32' },
+  { name: 'ahead_run', type: 'i32' },
+  { name: 'k_ahead_bytes', type: 'u32' },
+  { name: 'v_ahead_bytes', type: 'u32' },
 ];
 
 export interface AppendTile {

@@ -9,6 +9,7 @@ import { currentStream } from '../runtime/stream.ts';
 import { dtypes } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { vectorWidth } from '../tensor/vectorWidth.ts';
+import { appendAhead } from './appendAhead.ts';
 import type { AppendTable, CacheExtent } from './appendTable.ts';
 import { withIndicesOn } from './indexArrays.ts';
 import { appendSpec, chooseAppendTile } from './pageKernel.ts';
@@ -88,7 +89,9 @@ function runOnCuda({ k, v, rows, heads, cache, enablePdl }: AppendCall, indices:
   const kChunks = k.width / vec;
   const vChunks = v.width / vec;
   const items = heads * (kChunks + vChunks);
-  const tile = chooseAppendTile(rows, items, deviceProperties(deviceIndex).multiProcessorCount);
+  const numSms = deviceProperties(deviceIndex).multiProcessorCount;
+  const tile = chooseAppendTile(rows, items, numSms);
+  const ahead = appendAhead(k, v, rows, heads, vec * bytes, tile, numSms);
   const args = {
     k: k.x.ptr,
     v: v.x.ptr,
@@ -122,6 +125,10 @@ function runOnCuda({ k, v, rows, heads, cache, enablePdl }: AppendCall, indices:
     num_pages: cache.numPages,
     batch_size: kvIndptr.size - 1,
     num_indices: kvIndices.size,
+    ahead: ahead.tokens,
+    ahead_run: ahead.run,
+    k_ahead_bytes: ahead.kBytes,
+    v_ahead_bytes: ahead.vBytes,
   };
   const kernel = getKernel(appendSpec(vec * bytes, tile), deviceIndex);
   const pdl = usesDependentLaunch(deviceIndex, enablePdl);

@@ -149,6 +149,33 @@ describe('appendPagedKVCache', () => {
     expectSameValues(pagedKVCache.select(1, 1), appended(poisoned, held(v), 4 * 128, 16, batch));
   });
 
+  // Blocks ask for what later ones read: token counts around a block's tokens and that distance, many and few tokens a
+  // block, heads apart.
+  it.each([
+    [2111, 8, 128, 0],
+    [2904, 8, 128, 8],
+    [2903, 8, 128, 1],
+    [33_823, 1, 64, 0],
+  ])('appends %d tokens of %d heads of %d, %d elements between heads', (added, heads, dim, padding) => {
+    const batch = drawBatch(
+      [
+        [5, added - 1800],
+        [77, 1800],
+      ],
+      16,
+      7,
+    );
+    const nnz = batch.positions.length;
+    const [k, v] = [0, 1].map((stream) => randomRows([nnz, heads, dim], 'bfloat16', stream, { padding }).tensor);
+    const shape = [batch.numPages, 2, 16, heads, dim];
+    const pagedKVCache = full(shape, Number.NaN, { dtype: 'bfloat16', device: testDevice });
+    const poisoned = held(pagedKVCache.select(1, 0));
+    appendPagedKVCache(k!, v!, { ...given(batch, 'device'), pagedKVCache });
+    for (const [i, x] of [k!, v!].entries()) {
+      expectSameValues(pagedKVCache.select(1, i), appended(poisoned, held(x), heads * dim, 16, batch));
+    }
+  });
+
   it('takes no tokens, and batches without requests', () => {
     const pagedKVCache = randomRows([2, 2, 16, 1, 64], 'float16', 0).tensor;
     const before = held(pagedKVCache);
