@@ -83,7 +83,7 @@ __device__ int top_k_of(const Params& params, int row_index) {
 /** Lists what may be among the k largest elements, where peak() found a bound of them; false where they are too many. */
 template <class RowType, class Group>
 __device__ bool list_top_k(const RowType& row, Group& group, const RowPeak& peak, Candidates& candidates) {
-  return peak.bound > 0 && group.gather(row, peak.bound, peak.max, candidates, NoPass());
+  return peak.bound > 0 && group.gather(row, peak.bound, peak.max, candidates);
 }
 
 /** Weighs what is kept. */
@@ -168,8 +168,6 @@ __device__ bool weigh_and_cross(const RowType& row, Group& group, const RowWeigh
 template <class RowType, class Group, RowInput kInput, class Params>
 __device__ Kept apply_filters(const RowType& row, Group& group, RowWeights<kInput>& weights, int row_index,
                               const Params& params, const RowPeak& peak, int k) {
-  // Sums taken in passes that do something else; with more threads registers would spill.
-  constexpr bool kFuses = kInput == RowInput::kProbs && Group::kThreads < 1024;
   Kept kept;
   kept.listed = list_top_k(row, group, peak, kept.candidates);
   uint32_t key = 0;
@@ -184,27 +182,13 @@ __device__ Kept apply_filters(const RowType& row, Group& group, RowWeights<kInpu
       const float top_p = per_row<float>(params.top_p, params.top_p_value, row_index);
       goal = FilterTarget::nucleus(top_p, kept.total, weights.factor);
     }
-    WeightSum above(weights.factor);
-    int seen = 0;
-    Selected found = {0, false, {}};
     if (goal.target > 0) {
       const auto weigh = [&](float x) { return x >= weights.lowest ? goal.weigh(weights.value(x)) : 0; };
-      const auto add_above = [&](const float (&values)[4], float highest) {
-        if constexpr (kFuses) {
-          float kept_values[4];
-#pragma unroll
-          for (int i = 0; i < 4; ++i) kept_values[i] = values[i] > highest ? values[i] : 0.0f;
-          above.add(kept_values);
-          seen += 4;
-        }
-      };
-      if (kept.listed) {
-        found.key = group.settle(kept.candidates, peak.bound, peak.max, goal.target,
-                                 weigh(value_of_key(kept.candidates.mine.key)));
-      } else {
-        found = select_key<kInput>(row, group, peak.max, goal.target, weigh, add_above, crossing, crossed);
-      }
-      if (found.key > key) key = found.key;
+      const uint32_t found = kept.listed
+                                 ? group.settle(kept.candidates, peak.bound, peak.max, goal.target,
+                                                weigh(value_of_key(kept.candidates.mine.key)))
+                                 : select_key<kInput>(row, group, peak.max, goal.target, weigh, crossing, crossed);
+      if (found > key) key = found;
     }
     // Joint: both filters see the whole row. Else top-p sees what top-k left.
     const bool joint = first && (params.filters & kJoint) != 0;
@@ -212,14 +196,7 @@ __device__ Kept apply_filters(const RowType& row, Group& group, RowWeights<kInpu
     const float lowest = joint ? weights.lowest : fmaxf(weights.lowest, lowest_value(key));
     if (!first && !(lowest > weights.lowest)) continue;
     weights.lowest = lowest;
-    if constexpr (kFuses) {
-      if (found.listed && found.key == key && !joint) {
-        // Summed while candidates were listed, but for those of them that are kept.
-        const uint64_t weight = found.mine.key >= key ? weights(value_of_key(found.mine.key)) : 0;
-        kept.share = group.share(above.total(seen), found.mine, weight, row.segment());
-        kept.total = kept.share.total;
-        continue;
-      }
+    if constexpr (kInput == RowInput::kProbs && Group::kThreads < 1024) {  // else registers would spill
       if (first && k == 0 && (params.filters & (kTopP | kMinP)) == kTopP) {
         const float top_p = per_row<float>(params.top_p, params.top_p_value, row_index);
         const FilterTarget guess = FilterTarget::guess(peak.sum, weights.factor);

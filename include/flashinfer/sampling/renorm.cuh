@@ -87,9 +87,7 @@ __device__ __forceinline__ void mask_logits(const Params& params) {
       Candidates candidates;
       key = list_top_k(row, group, peak, candidates)
                 ? group.settle(candidates, peak.bound, peak.max, static_cast<uint32_t>(k), 1)
-                : select_key<RowInput::kRaw>(
-                      row, group, peak.max, static_cast<uint32_t>(k), [](float) { return 1u; }, NoPass())
-                      .key;
+                : select_key<RowInput::kRaw>(row, group, peak.max, static_cast<uint32_t>(k), [](float) { return 1u; });
     }
     const float lowest = lowest_value(key);
     const float scale = __frcp_rn(per_row<float>(params.temperature, params.temperature_value, index));

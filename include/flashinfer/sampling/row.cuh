@@ -96,9 +96,6 @@ class Row {
     return top_;
   }
 
-  /** Elements a warp. */
-  __device__ int segment() const { return segment_; }
-
   /** The thread's elements, with what stands behind the end. */
   __device__ int count() const { return segment_ / 32; }
 
@@ -110,12 +107,10 @@ class Row {
 
   /**
    * put(place + n, key, index) for the n-th of the thread's elements from key `low`, not 0, to `high`, which are few:
-   * `place` is what reserve(count), which all lanes call, gives for as many; below 0 for no room. On the way
-   * pass(values, highest) sees the thread's elements, four at a time, of warps that have one from `low` up.
+   * `place` is what reserve(count), which all lanes call, gives for as many; below 0 for no room.
    */
-  template <class Reserve, class Put, class Pass>
-  __device__ void find_each(uint32_t low, uint32_t high, const Reserve& reserve, const Put& put,
-                            const Pass& pass) const {
+  template <class Reserve, class Put>
+  __device__ void find_each(uint32_t low, uint32_t high, const Reserve& reserve, const Put& put) const {
     const float lowest = lowest_value(low), highest = value_of_key(high);
     if (!__any_sync(0xffffffffu, top_ >= lowest)) return;
     // First which, by bits: what is done with one is too much code to be there for every element.
@@ -128,7 +123,6 @@ class Row {
 #pragma unroll
         for (int k = 0; k < 4; ++k) bits |= values[k] >= lowest && values[k] <= highest ? 1u << k : 0;
         found = found << 4 | bits;
-        pass(values, highest);
       };
       int i = chunk;
       if (chunk == 0) {

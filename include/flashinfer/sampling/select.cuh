@@ -42,46 +42,31 @@ __device__ Crossing key_histogram(const RowType& row, Group& group, uint32_t tar
 template <class Group>
 constexpr int kFirstShift = kFirstKeyBits - Group::kBinBits;
 
-/** Where elements need not be seen on the way. */
-struct NoPass {
-  __device__ void operator()(const float (&)[4], float) const {}
-};
-
-/** A threshold, and the thread's one of the elements around it where these were listed in the first attempt. */
-struct Selected {
-  uint32_t key;
-  bool listed;
-  Candidate mine;
-};
-
 /**
  * The largest key t with sum of weigh(x) over ordered_key(x) >= t of at least `target`; 0 where all weigh less. `first` is
- * the crossing in the first histogram where that `is_known`; `pass` is Row::find_each()'s.
+ * the crossing in the first histogram where that `is_known`.
  */
-template <RowInput kInput, class RowType, class Group, class Weigh, class Pass>
-__device__ Selected select_key(const RowType& row, Group& group, uint32_t max_key, uint32_t target, const Weigh& weigh,
-                               const Pass& pass, const Crossing& first = {}, bool is_known = false) {
+template <RowInput kInput, class RowType, class Group, class Weigh>
+__device__ uint32_t select_key(const RowType& row, Group& group, uint32_t max_key, uint32_t target, const Weigh& weigh,
+                               const Crossing& first = {}, bool is_known = false) {
   constexpr int kListedBits = 16;
   uint32_t low = 0, high = max_key;
   int shift = kFirstShift<Group>;
   Crossing crossing = first;
   if (!is_known) crossing = key_histogram<kInput, true>(row, group, target, low, high, shift, weigh);
-  if (!crossing.found) return {0, false, {}};
-  bool again = false;
+  if (!crossing.found) return 0;
   for (;;) {
     target -= crossing.before;
     high -= crossing.bin << shift;
     const uint32_t step = 1u << shift;
     if (crossing.bin < Group::kBins - 1 && high - low >= step) low = high - step + 1;
-    if (high == low) return {low, false, {}};
+    if (high == low) return low;
     const int bits = 32 - __clz(high - low);
     if (bits <= kListedBits && low > 0) {
       Candidates candidates;
-      if (group.gather(row, low, high, candidates, pass)) {
-        const uint32_t key = group.settle(candidates, low, high, target, weigh(value_of_key(candidates.mine.key)));
-        return {key, key != 0 && !again, candidates.mine};
+      if (group.gather(row, low, high, candidates)) {
+        return group.settle(candidates, low, high, target, weigh(value_of_key(candidates.mine.key)));
       }
-      again = true;
     }
     shift = bits > Group::kBinBits ? bits - Group::kBinBits : 0;
     crossing = key_histogram<kInput, false>(row, group, target, low, high, shift, weigh);

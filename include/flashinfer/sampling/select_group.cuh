@@ -48,8 +48,6 @@ struct alignas(16) SelectShared : RowShared<kThreads> {
     };
     uint64_t scratch[kThreads];
   };
-  /** Weights of candidates, by the warp that has them. */
-  uint64_t candidate_sums[kThreads / 32];
   uint32_t crossing_found;
   uint32_t crossing_bin;
   uint32_t crossing_above;
@@ -80,7 +78,6 @@ class SelectGroup : public RowGroup<kThreads, SelectShared<kThreads>> {
  public:
   using Base::kWarps;
   using Base::lane;
-  using Base::share;
   using Base::warp_in_block;
   using Base::warp_sum;
   static constexpr int kBinBits = kHistogramBits;
@@ -125,9 +122,8 @@ class SelectGroup : public RowGroup<kThreads, SelectShared<kThreads>> {
   /**
    * Lists the row's elements from key `low`, not 0, to `high`. False, in all threads, where there are more than fit.
    */
-  template <class RowType, class Pass>
-  __device__ bool gather(const RowType& row, uint32_t low, uint32_t high, Candidates& candidates, const Pass& pass) {
-    if (lane() == 0) shared_->candidate_sums[warp_in_block()] = 0;
+  template <class RowType>
+  __device__ bool gather(const RowType& row, uint32_t low, uint32_t high, Candidates& candidates) {
     const int room = kThreads / size_;
     auto* own = scratch<uint64_t>();
     const auto reserve = [&](int count) {
@@ -140,7 +136,7 @@ class SelectGroup : public RowGroup<kThreads, SelectShared<kThreads>> {
     const auto put = [&](int place, uint32_t key, uint32_t index) {
       own[place] = static_cast<uint64_t>(index) << 32 | key;
     };
-    row.find_each(low, high, reserve, put, pass);
+    row.find_each(low, high, reserve, put);
     __syncthreads();
     push_list(own, room);
     const uint64_t packed = static_cast<int>(threadIdx.x) < room * size_ ? shared_->list[threadIdx.x] : 0;
@@ -173,19 +169,6 @@ class SelectGroup : public RowGroup<kThreads, SelectShared<kThreads>> {
     __syncthreads();  // behind the last readers of the scratch space
     return candidates.count <= kFewCandidates ? settle_few(candidates, target, weight)
                                               : settle_many(candidates, low, high, target, weight);
-  }
-
-  /**
-   * As share(), once behind gather(): with `weight` of the thread's candidate, which counts for the warp that has `segment`
-   * elements around its index.
-   */
-  __device__ WarpShare share(uint64_t value, const Candidate& mine, uint64_t weight, int segment) {
-    const int warp = static_cast<int>(mine.index) / segment - rank_ * kWarps;
-    if (weight > 0 && warp >= 0 && warp < kWarps) {
-      atomicAdd(reinterpret_cast<unsigned long long*>(shared_->candidate_sums + warp), weight);
-    }
-    __syncthreads();
-    return Base::share(value + (lane() == 0 ? shared_->candidate_sums[warp_in_block()] : 0));
   }
 
   /** Writes the index of the candidate whose share of the sum of weights, in the order of indices, holds `point`. */

@@ -55,7 +55,7 @@ interface BlockShape {
 const selectingShape: BlockShape = {
   threads: 512,
   blocksPerSm: 1,
-  fixedShared: 13_456,
+  fixedShared: 13_328,
   heldElements: 6 * step,
   loops: true,
 };
@@ -69,7 +69,7 @@ const singleShape: BlockShape = {
   heldElements: 3 * step,
   loops: false,
 };
-const singleSelectingShape: BlockShape = { ...singleShape, fixedShared: 18_256 };
+const singleSelectingShape: BlockShape = { ...singleShape, fixedShared: 18_000 };
 
 /** What the system takes of a block's shared memory, bytes. */
 const systemShared = 1024;
