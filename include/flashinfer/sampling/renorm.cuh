@@ -46,8 +46,9 @@ template <class Config, RowInput kInput, class Params, class ValueOf>
 __device__ __forceinline__ void map_rows(const Params& params, const ValueOf& value_of) {
   using T = typename Config::T;
   GroupFor<Config> group;
-  Row<Config, kInput> row(group, params.segment);
+  Row<Config, kInput, true> row(group, params.segment);
   int index = group.first_row();
+  if constexpr (Config::kLoops) group.stagger(params.stagger, params.clusters_at_once);
   row.start(static_cast<const T*>(params.x) + index * params.x_stride, params.vocab);
 #pragma unroll 1
   for (;;) {

@@ -41,9 +41,11 @@ struct GroupOf<kThreads, true> {
 template <class Config>
 using GroupFor = typename GroupOf<Config::kThreads, Config::kSelects>::Type;
 
-template <class Config, RowInput kInput>
+/** kWritten: the row is written in the end. */
+template <class Config, RowInput kInput, bool kWritten_ = false>
 class Row {
  public:
+  static constexpr bool kWritten = kWritten_;
   using T = typename Config::T;
   using Group = GroupFor<Config>;
 
@@ -157,7 +159,7 @@ class Row {
       body(begin_ + 128 * j + 4 * group_.lane(), values);
       __syncwarp();
     }
-#pragma unroll 2
+#pragma unroll kUnroll
     for (int i = kHeldElements + 4 * group_.lane(); i < segment_; i += 128) {
       float values[4];
       fetch(i, values);
@@ -220,6 +222,8 @@ class Row {
 
  private:
   static constexpr int kHeldElements = 128 * Config::kHeld;
+  /** What registers suffice for: with 4 top-p renorm took 269 us in place of 283, top-p sampling 225 of 214 (H200, 512 rows). */
+  static constexpr int kUnroll = kWritten && Config::kLoops ? 4 : 2;
   /** As many of a warp's elements as a lane has bits for. */
   static constexpr int kChunk = 128 * 16;
 

@@ -63,6 +63,16 @@ class RowGroup {
   __device__ int first_row() const { return static_cast<int>(blockIdx.x) / size_; }
   __device__ int row_step() const { return static_cast<int>(gridDim.x) / size_; }
 
+  /**
+   * The first `clusters` begin one after the other, `cycles` apart: in step they would all read and write at one time and all
+   * leave memory idle at another.
+   */
+  __device__ void stagger(int cycles, int clusters) const {
+    if (first_row() >= clusters) return;
+    const auto begin = static_cast<uint32_t>(clock()), wait = static_cast<uint32_t>(first_row() * cycles);
+    while (static_cast<uint32_t>(clock()) - begin < wait) __nanosleep(100);
+  }
+
   /** Ahead of the first ready(), while the row loads. */
   __device__ void open() {
     if (turned(kOpen) != 0) return;

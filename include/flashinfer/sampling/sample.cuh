@@ -68,6 +68,7 @@ __device__ __forceinline__ void sample(const Params& params) {
   const bool exists = source >= 0 && source < params.rows;
   const auto* x = static_cast<const typename Config::T*>(params.x) + (exists ? source * params.x_stride : 0);
   Row<Config, kInput> row(group, params.segment);
+  if constexpr (Config::kLoops) group.stagger(params.stagger, params.clusters_at_once);
   row.start(x, exists ? params.vocab : 0);
   const float top = row.load();
   const int k = Config::kSelects && exists ? top_k_of(params, out_row) : 0;

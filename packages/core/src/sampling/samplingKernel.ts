@@ -97,7 +97,7 @@ interface KernelShape {
 export interface SamplingPlan extends KernelShape {
   /** Blocks a row. */
   readonly cluster: number;
-  /** As many as run at once, of kernels whose clusters take several rows; else one a row. */
+  /** As many as run at once, where that is known and less than rows; else one a row. */
   readonly clustersAtOnce: number;
   /** Elements a warp. */
   readonly segment: number;
@@ -146,6 +146,18 @@ function planShape(
   };
 }
 
+/**
+ * Cycles by which a cluster begins behind the one before, where rows are more than clusters that run at once. In all up to
+ * half a cycle for an element of a block, some half of a row's time, or a quarter where nothing is written: on H200 within 3 %
+ * of the best at 128 to 512 rows of 128256.
+ */
+export function staggerOf(kind: SamplingKind, rows: number, plan: SamplingPlan): number {
+  const { threads, segment, clustersAtOnce } = plan;
+  if (rows <= clustersAtOnce) return 0;
+  const cycles = Math.min(samplingKinds[kind].loops ? 1 / 2 : 1 / 4, rows / (10 * clustersAtOnce));
+  return Math.floor((cycles * segment * threads) / (32 * clustersAtOnce));
+}
+
 const params: readonly ParamField[] = [
   { name: 'x', type: 'ptr' },
   { name: 'out', type: 'ptr' },
@@ -164,6 +176,8 @@ const params: readonly ParamField[] = [
   { name: 'out_rows', type: 'i32' },
   { name: 'vocab', type: 'i32' },
   { name: 'segment', type: 'i32' },
+  { name: 'stagger', type: 'i32' },
+  { name: 'clusters_at_once', type: 'i32' },
   { name: 'filters', type: 'i32' },
   { name: 'temperature_value', type: 'f32' },
   { name: 'top_k_value', type: 'i32' },

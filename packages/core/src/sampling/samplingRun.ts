@@ -15,6 +15,7 @@ import {
   samplingFilters,
   samplingKinds,
   samplingSpec,
+  staggerOf,
 } from './samplingKernel.ts';
 
 /** One value for all rows, or a tensor `[batch]`, one a row. */
@@ -161,7 +162,8 @@ export class SamplingRun {
     const { cluster, clustersAtOnce, segment, sharedBytes } = plan;
     const blocks = (samplingKinds[kind].loops ? clustersAtOnce : rows) * cluster;
     const options = { stream: currentStream(deviceIndex), sharedBytes, cluster: cluster > 1 ? cluster : 0 };
-    kernel.launch([blocks, 1, 1], { ...this.args(out, rows), segment }, options);
+    const deal = { segment, stagger: staggerOf(kind, rows, plan), clusters_at_once: clustersAtOnce };
+    kernel.launch([blocks, 1, 1], { ...this.args(out, rows), ...deal }, options);
   }
 
   private args(out: Tensor, rows: number) {

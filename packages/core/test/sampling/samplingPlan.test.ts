@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// How rows are dealt to clusters: tables of decisions, without a device.
+import { describe, expect, it } from 'vitest';
+import { planSampling, type SamplingLimits, staggerOf } from '../../src/sampling/samplingKernel.ts';
+
+const h200: SamplingLimits = { clusters: true, sharedPerBlock: 232_448, sharedPerSm: 233_472, numSms: 132 };
+const a100: SamplingLimits = { clusters: false, sharedPerBlock: 166_912, sharedPerSm: 167_936, numSms: 108 };
+
+describe('planSampling', () => {
+  it.each([
+    [1, 8, 1],
+    [16, 4, 16],
+    [33, 2, 33],
+    [66, 2, 66],
+    [67, 2, 66],
+    [512, 2, 66],
+  ])('deals %i rows of 128256 to clusters of %i, %i at once', (rows, cluster, clustersAtOnce) => {
+    expect(planSampling(128_256, rows, true, h200)).toMatchObject({
+      cluster,
+      clustersAtOnce,
+      keepsRow: true,
+      threads: 512,
+    });
+  });
+
+  it.each([
+    ['renormProbs', 66, 0],
+    ['renormProbs', 128, 12_710],
+    ['renormProbs', 256, 25_420],
+    ['renormProbs', 512, 32_768],
+    ['sampleProbs', 512, 16_384],
+  ] as const)(
+    'begins clusters apart that take several rows: %s of %i, the last one after %i cycles',
+    (kind, rows, last) => {
+      const plan = planSampling(128_256, rows, true, h200);
+      const found = staggerOf(kind, rows, plan) * plan.clustersAtOnce;
+      expect(Math.abs(found - last)).toBeLessThan(200);
+    },
+  );
+
+  it('has one cluster a row where no cluster holds it, and on GPUs without clusters', () => {
+    expect(planSampling(700_004, 512, true, h200)).toMatchObject({ keepsRow: false, clustersAtOnce: 512 });
+    expect(planSampling(128_256, 512, true, a100)).toMatchObject({ cluster: 1, clustersAtOnce: 512 });
+  });
+});
