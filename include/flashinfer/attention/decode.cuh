@@ -26,6 +26,11 @@ struct DecodeConfig {
   static constexpr int kThreads = kWarps * 32, kRows = 16;
   static constexpr bool kConverts = sizeof(KvT) == 1;
   static constexpr bool kRope = POS_ == PosEncodingMode::kRopeLlama;
+  /**
+   * Keys and values of a tile are copied as groups of their own, each half of a stage refilled as soon as the one before
+   * lands: the same memory keeps more bytes on their way. Three stages of tiles that are converted have enough there.
+   */
+  static constexpr int kGroups = kConverts && STAGES > 2 ? 1 : 2;
 
   static constexpr int kQBytes = kRows * D_QK * 2;
   static constexpr int kStageK = KV_TILE * D_QK * static_cast<int>(sizeof(KvT));
@@ -62,6 +67,7 @@ struct DecodeWarp {
   const char *k_base, *v_base;
   int key_limit;
   PagedRow next_row;
+  RowOffsets place{};  // of this lane's row of the tile whose keys were asked for last
   Attention state;
   PackedRow rows[2];
   typename Choose<C::Kv::kPaged, EvictionPolicy, NormalEviction>::type eviction;
@@ -84,7 +90,7 @@ struct DecodeWarp {
   }
 
   template <bool IS_K, int D>
-  __device__ __forceinline__ void load(uint32_t dst, const char* base, int tile, const RowOffsets& place) {
+  __device__ __forceinline__ void load(uint32_t dst, const char* base, int tile) {
     using Tile = typename Choose<C::kConverts, LinearTile<D>, SmemTile<D>>::type;
     if constexpr (C::Kv::kPaged) {
       const int64_t mine = IS_K ? place.k : place.v;
@@ -97,7 +103,7 @@ struct DecodeWarp {
     }
   }
 
-  /** Starts finding this lane's row of a tile that load_stage will be asked for next; `first`: of those start() loads. */
+  /** Starts finding this lane's row of a tile that load_keys will be asked for next; `first`: of those start() loads. */
   __device__ __forceinline__ void find_row(int tile, int end, bool first) {
     if constexpr (C::Kv::kPaged) {
       if (tile >= end) return;
@@ -110,39 +116,67 @@ struct DecodeWarp {
   __device__ __forceinline__ void start(int tile, int end) {
     find_row(tile, end, true);
 #pragma unroll
-    for (int s = 0; s < C::STAGES - 1; ++s) load_stage(tile + s * C::kWarps, end, s, s + 1 < C::STAGES - 1);
+    for (int s = 0; s < C::STAGES - 1; ++s) {
+      load_keys(tile + s * C::kWarps, end, s, s + 1 < C::STAGES - 1);
+      load_values(tile + s * C::kWarps, end, s);
+    }
   }
 
-  /** Tiles must be asked for in order, WARPS apart. */
-  __device__ __forceinline__ void load_stage(int tile, int end, int stage, bool next_is_first = false) {
+  /** Tiles must be asked for in order, WARPS apart, the keys of each first. */
+  __device__ __forceinline__ void load_keys(int tile, int end, int stage, bool next_is_first = false) {
     if (tile < end) {
-      const uint32_t dst = ring + stage * C::kStageBytes;
-      RowOffsets place{};
       if constexpr (C::Kv::kPaged) place = next_row.template offsets<KvT>(params);
       find_row(tile + C::kWarps, end, next_is_first);
-      load<true, C::D_QK>(dst, k_base, tile, place);
-      load<false, C::D_VO>(dst + C::kStageK, v_base, tile, place);
+      load<true, C::D_QK>(ring + stage * C::kStageBytes, k_base, tile);
     }
+    if constexpr (C::kGroups == 2) cp_async_commit();
+  }
+
+  __device__ __forceinline__ void load_values(int tile, int end, int stage) {
+    if (tile < end) load<false, C::D_VO>(ring + stage * C::kStageBytes + C::kStageK, v_base, tile);
     cp_async_commit();
   }
 
-  /** Brings a landed stage into operand form; returns the offsets of K and V below `ring`. */
-  __device__ __forceinline__ void prepare(int tile, int stage, int& k_offset, int& v_offset) {
-    k_offset = stage * C::kStageBytes;
-    v_offset = k_offset + C::kStageK;
+  /** Waits for the oldest group of STAGES - 1 tiles. */
+  __device__ __forceinline__ void await_group() {
+    cp_async_wait<C::kGroups*(C::STAGES - 1) - 1>();
+    __syncwarp();
+  }
+
+  /** Brings landed keys into operand form; returns their offset below `ring`. */
+  __device__ __forceinline__ int prepare_keys(int tile, int stage) {
+    int offset = stage * C::kStageBytes;
     if constexpr (C::kConverts) {
-      const int raw_k = k_offset, raw_v = v_offset;
-      k_offset = C::STAGES * C::kStageBytes;
-      v_offset = k_offset + C::KV_TILE * C::D_QK * 2;
-      dequantize_tile<T, KvT, C::D_QK, C::KV_TILE, 32>(memory + raw_k, memory + k_offset, lane);
-      dequantize_tile<T, KvT, C::D_VO, C::KV_TILE, 32>(memory + raw_v, memory + v_offset, lane);
+      const int raw = offset;
+      offset = C::STAGES * C::kStageBytes;
+      dequantize_tile<T, KvT, C::D_QK, C::KV_TILE, 32>(memory + raw, memory + offset, lane);
+      if constexpr (C::kGroups == 1) convert_values(stage);
       __syncwarp();
     }
     if constexpr (C::kRope) {
-      rope_tile<T, C::D_QK, C::KV_TILE, 32>(memory + k_offset, frequencies, lane,
+      rope_tile<T, C::D_QK, C::KV_TILE, 32>(memory + offset, frequencies, lane,
                                             [&](int row) { return tile * C::KV_TILE + row; });
       __syncwarp();
     }
+    return offset;
+  }
+
+  /** Where converted values lie below `ring`, behind the keys. */
+  static constexpr int kConvertedValues = C::STAGES * C::kStageBytes + C::KV_TILE * C::D_QK * 2;
+
+  __device__ __forceinline__ void convert_values(int stage) {
+    const char* landed = memory + stage * C::kStageBytes + C::kStageK;
+    dequantize_tile<T, KvT, C::D_VO, C::KV_TILE, 32>(landed, memory + kConvertedValues, lane);
+  }
+
+  /** As prepare_keys, for values; where these are no group of their own, prepare_keys has converted them. */
+  __device__ __forceinline__ int prepare_values(int stage) {
+    if constexpr (!C::kConverts) return stage * C::kStageBytes + C::kStageK;
+    if constexpr (C::kGroups == 2 && C::kConverts) {
+      convert_values(stage);
+      __syncwarp();
+    }
+    return kConvertedValues;
   }
 
   __device__ __forceinline__ void transform_and_mask(typename Attention::Scores& s, int tile, bool masks) {
@@ -165,12 +199,11 @@ struct DecodeWarp {
     // Rows past the last one are no business of a custom variant.
     const bool guards = C::Variant::kGuardsLogits && first_packed + C::kRows > params.qo_len * params.group_size;
     for (int tile = first; tile < end; tile += C::kWarps) {
-      cp_async_wait<C::STAGES - 2>();
-      __syncwarp();
-      const int ahead = stage == 0 ? C::STAGES - 1 : stage - 1;
-      load_stage(tile + (C::STAGES - 1) * C::kWarps, end, ahead);
-      int k_offset, v_offset;
-      prepare(tile, stage, k_offset, v_offset);
+      const int ahead = stage == 0 ? C::STAGES - 1 : stage - 1, next = tile + (C::STAGES - 1) * C::kWarps;
+      await_group();
+      load_keys(next, end, ahead);
+      if constexpr (C::kGroups == 1) load_values(next, end, ahead);
+      const int k_offset = prepare_keys(tile, stage);
       typename Attention::Scores s;
       state.scores(s, q_tile + Attention::q_lane(0, lane), ring + k_offset + Attention::k_lane(lane));
       const int end_key = (tile + 1) * C::KV_TILE;
@@ -179,6 +212,11 @@ struct DecodeWarp {
       if (masks) transform_and_mask(s, tile, true);
       else if constexpr (C::Variant::kTransformsLogits) transform_and_mask(s, tile, false);
       if constexpr (C::Variant::kUsesSoftmax) state.hold_maximum(s, scale);
+      if constexpr (C::kGroups == 2) {
+        await_group();
+        load_values(next, end, ahead);
+      }
+      const int v_offset = prepare_values(stage);
       state.template accumulate<C::Variant::kUsesSoftmax>(s, scale, ring + v_offset + Attention::v_lane(lane));
       stage = stage + 1 == C::STAGES ? 0 : stage + 1;
     }
@@ -263,7 +301,7 @@ __device__ __forceinline__ void decode_rows(const Params& params, char* smem, in
   load_query_async<T, C::D_QK, C::kRows, C::kThreads>(params, shared_address(smem), first_packed, kv_head, thread);
   cp_async_commit();
   worker.start(first_tile, end_tile);
-  cp_async_wait<C::STAGES - 1>();
+  cp_async_wait<C::kGroups*(C::STAGES - 1)>();
   if constexpr (C::kRope) {
     fill_rope_frequencies<C::D_QK, C::kThreads>(reinterpret_cast<RopeFrequency*>(smem + C::kFrequencies),
                                                 params.rope_rcp_scale, params.rope_log2_theta, thread);
@@ -318,13 +356,16 @@ __device__ __forceinline__ void decode_rows(const Params& params, char* smem, in
     const int row = index / kColumns, column = index % kColumns * 4;
     float out[4];
     // __ldcg: the states were written by other blocks, so the first-level cache must not answer.
-    const float lse = merge_states4<C::Variant::kUsesSoftmax, true>(
-        params.num_splits, [&](int i) { return __ldcg(partial_lse + first_state + i * C::kRows + row); },
-        [&](int i) {
-          return __ldcg(
-              reinterpret_cast<const float4*>(partial_o + (first_state + i * C::kRows + row) * C::D_VO + column));
-        },
-        out);
+    const auto lse_of = [&](int i) { return __ldcg(partial_lse + first_state + i * C::kRows + row); };
+    const auto value_of = [&](int i) {
+      const float* value = partial_o + (first_state + i * C::kRows + row) * C::D_VO + column;
+      return __ldcg(reinterpret_cast<const float4*>(value));
+    };
+    constexpr bool kSoftmax = C::Variant::kUsesSoftmax;
+    // Sixteen at once take registers that small blocks, of which a multiprocessor holds many, do not have.
+    const float lse = C::kWarps > 4 && params.num_splits > 8
+                          ? merge_states4<kSoftmax, 16>(params.num_splits, lse_of, value_of, out)
+                          : merge_states4<kSoftmax, 8>(params.num_splits, lse_of, value_of, out);
     const PackedRow at = PackedRow::at(params, first_packed + row, kv_head);
     finish_output4<T, typename C::Variant>(params, at, column, lse, out);
   }

@@ -28,14 +28,14 @@ __device__ __forceinline__ float sum_states4(int num_splits, Value value, float 
  * Merges the states of one row, four output elements at a time. `lse(i)` is split i's base-2 log-sum-exp and
  * `value(i)` its four normalised outputs; both are only read for i < num_splits. Returns the merged lse.
  */
-template <bool SOFTMAX, bool BY_EIGHT = false, class Lse, class Value>
+template <bool SOFTMAX, int AT_ONCE = 1, class Lse, class Value>
 __device__ __forceinline__ float merge_states4(int num_splits, Lse lse, Value value, float (&out)[4]) {
   if constexpr (!SOFTMAX) return sum_states4(num_splits, value, out);
   const auto load = [&](int i, float (&v)[4]) {
     const float4 loaded = value(i);
     v[0] = loaded.x, v[1] = loaded.y, v[2] = loaded.z, v[3] = loaded.w;
   };
-  if constexpr (BY_EIGHT) return merge_states_by_eight<4>(num_splits, lse, load, out);
+  if constexpr (AT_ONCE > 1) return merge_states_at_once<4, AT_ONCE>(num_splits, lse, load, out);
   return merge_states<4>(num_splits, lse, load, out);
 }
 
