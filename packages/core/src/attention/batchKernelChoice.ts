@@ -5,7 +5,7 @@ import { dtypes } from '../tensor/dtype.ts';
 import type { PlannedAttention, PlannedKernels } from './batchCall.ts';
 import { batchDecodeSpec, batchMergeSpec, batchPrefillSpec } from './batchKernel.ts';
 import type { BatchRequests, BatchShape } from './batchPlan.ts';
-import { chooseDecodeTile, decodeRows, decodeSharedBytes } from './decodeKernel.ts';
+import { chooseDecodeTile, decodeRows, decodeSharedBytes, decodeSlots } from './decodeKernel.ts';
 import { blocksPerSm, type DeviceLimits } from './deviceLimits.ts';
 import { type HopperChoice, hopperKernels, prefersHopper } from './hopperBatch.ts';
 import { hopperFp8Kernels } from './hopperFp8Batch.ts';
@@ -62,7 +62,7 @@ function decodeKernels(
     windowLeft: attention.windowLeft,
     tileRows: decodeRows,
     kvTile: tile.kvTile,
-    slots: limits.numSms * blocksPerSm(limits, sharedBytes),
+    slots: decodeSlots(attention, limits, tile, blocks),
     minTiles: tile.warps,
     mergesInPlace: true,
     pageSize: attention.pageSize,

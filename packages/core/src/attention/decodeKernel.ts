@@ -7,42 +7,64 @@ import { type KernelOptions, optionsName, prelude, typeArguments, variantArgumen
 import { type AttentionRequest, headDimVoOf } from './request.ts';
 import { singleParamsOf } from './singleParams.ts';
 import { firstVisibleKey, type KvSplit, splitKv } from './splitKv.ts';
-import { type DecodeTile, decodeTiles, triedTiles } from './tiles.ts';
+import {
+  asksForLittle,
+  type DecodeTile,
+  type DecodeTiles,
+  decodeTiles,
+  float8DecodeTiles,
+  otherFloat8DecodeTiles,
+  triedTiles,
+} from './tiles.ts';
 
 /** Packed query rows (tokens × heads of a group) of one block: the m16 tile of the tensor cores. */
 export const decodeRows = 16;
 
+/** Bytes of a warp's tile of keys and values. */
+function stageBytes(o: KernelOptions, tile: DecodeTile): number {
+  return tile.kvTile * (o.headDim + headDimVoOf(o.headDim)) * dtypes[o.kvDtype].bytes;
+}
+
 /** Bytes of dynamic shared memory; DecodeConfig::kSharedBytes says the same, and the kernel checks what it is given. */
 export function decodeSharedBytes(o: KernelOptions, tile: DecodeTile): number {
-  const kvBytes = dtypes[o.kvDtype].bytes;
   const headDimVo = headDimVoOf(o.headDim);
-  const keyAndValue = tile.kvTile * (o.headDim + headDimVo);
-  const stage = keyAndValue * kvBytes;
-  const operands = kvBytes === 1 ? keyAndValue * 2 : 0;
+  const operands = dtypes[o.kvDtype].bytes === 1 ? stageBytes(o, tile) * 2 : 0;
   const query = decodeRows * o.headDim * 2;
   const frequencies = o.posEncodingMode === 'ROPE_LLAMA' ? (o.headDim / 2) * 8 : 0;
-  const main = query + tile.warps * (tile.stages * stage + operands) + frequencies;
+  const main = query + tile.warps * (tile.stages * stageBytes(o, tile) + operands) + frequencies;
   return Math.max(main, tile.warps * decodeRows * (headDimVo + 2) * 4);
 }
 
+function tilesOf(o: KernelOptions): DecodeTiles {
+  if (dtypes[o.kvDtype].bytes > 1) return decodeTiles;
+  return o.headDim === 128 ? float8DecodeTiles : otherFloat8DecodeTiles;
+}
+
+/** Blocks of a tile that the GPU holds at once. */
+function residentBlocks(o: KernelOptions, limits: DeviceLimits, tile: DecodeTile): number {
+  return limits.numSms * blocksPerSm(limits, decodeSharedBytes(o, tile));
+}
+
 /**
- * The tile for so many blocks without splits. More than the multiprocessors come in waves, where small tiles hide the
- * start of one block behind another: on H200, batches of 32/8 heads, d128, bf16, page 16, single launches, µs for 4×16×3
- * and 4×32×3: 64 × 1024 keys 81.8 and 85.4, 256 × 1024 263.9 and 271.9, 64 × 4096 262.4 and 263.6; but 16 × 1024 (128
- * blocks) 32.8 and 30.3. One wave of the smallest beats a full and a part one of small tiles: 40 × 1024 59.2 and 53.3, 64 ×
- * 1024 77.9 and 77.0, 64 × 4096 258.3 and 257.7; but 128 × 2048, two waves, 258.1 and 262.0.
+ * The tile for so many blocks without splits. Measured on H200, single launches, 1024 keys, 32/8 heads, d128, bf16, page
+ * 16, µs: 24 requests 4×16×2 35.2, 4×16×3 35.5; 40 51.7, 2×16×2 52.6; 64 2×16×2 75.1, 2×16×3 75.9, 4×16×3 77.1; 80 90.4,
+ * 94.4 with 4×16×2; 256 4×16×3 256.4, 4×16×2 259.7.
  */
 export function chooseDecodeTile(o: KernelOptions, limits: DeviceLimits, blocks = 1): DecodeTile {
   if (triedTiles.decode !== undefined) return triedTiles.decode;
-  const { large, small: smallTile, smallest: smallestTile } = decodeTiles;
-  const atOnce = (tile: DecodeTile): number => limits.numSms * blocksPerSm(limits, decodeSharedBytes(o, tile));
-  const small = atOnce(smallTile);
-  if (blocks > limits.numSms && small > limits.numSms) {
-    return blocks > small && blocks <= atOnce(smallestTile) ? smallestTile : smallTile;
+  const { large, oneWave, waves } = tilesOf(o);
+  if (blocks > limits.numSms && residentBlocks(o, limits, waves) > limits.numSms) {
+    return oneWave.find((tile) => blocks <= residentBlocks(o, limits, tile)) ?? waves;
   }
   // 64 bytes: the block's static shared memory (a flag) counts against the same limit.
-  const fits = large.find((tile) => decodeSharedBytes(o, tile) + 64 <= limits.sharedPerBlock);
-  return fits ?? large[large.length - 1]!;
+  const fits = (tile: DecodeTile): boolean => decodeSharedBytes(o, tile) + 64 <= limits.sharedPerBlock;
+  return large.find((tile) => fits(tile) && asksForLittle(tile, stageBytes(o, tile))) ?? large[large.length - 1]!;
+}
+
+/** Blocks that requests of so many blocks without splits are cut for. */
+export function decodeSlots(o: KernelOptions, limits: DeviceLimits, tile: DecodeTile, blocks: number): number {
+  const resident = residentBlocks(o, limits, tile);
+  return blocks > limits.numSms ? resident : Math.min(resident, limits.numSms * tilesOf(o).blocksPerSm);
 }
 
 export function decodeSpec(o: KernelOptions, tile: DecodeTile): KernelSpec {
@@ -78,7 +100,7 @@ export function planDecode(r: AttentionRequest, limits: DeviceLimits): DecodePla
   const rowTiles = Math.ceil((r.qoLen * r.numQoHeads) / r.numKvHeads / decodeRows);
   const blocks = rowTiles * r.numKvHeads;
   const kvBegin = firstVisibleKey(r.qoLen, r.kvLen, r.windowLeft, tile.kvTile);
-  const slots = limits.numSms * blocksPerSm(limits, sharedBytes);
+  const slots = decodeSlots(r, limits, tile, blocks);
   const split = splitKv({ kvBegin, kvLen: r.kvLen, kvTile: tile.kvTile }, blocks, slots, tile.warps);
   const states = split.numSplits > 1 ? blocks * split.numSplits * decodeRows : 0;
   return {

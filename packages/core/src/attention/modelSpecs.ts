@@ -82,10 +82,8 @@ function prefillTiles(options: KernelOptions, limits: DeviceLimits, paged: boole
  * at once, and for more.
  */
 function decodeTiles(options: KernelOptions, limits: DeviceLimits): readonly DecodeTile[] {
-  const tiles = [1, 2, 3, 4, 5, 6, 7, 8, Number.MAX_SAFE_INTEGER].map((blocks) =>
-    chooseDecodeTile(options, limits, blocks),
-  );
-  return [...new Set(tiles)];
+  const counts = [...Array(16).keys(), Number.MAX_SAFE_INTEGER];
+  return [...new Set(counts.map((blocks) => chooseDecodeTile(options, limits, blocks)))];
 }
 
 /** Of paged prefills. Without a mask: the levels of shared prefixes, which have no windows. */

@@ -27,24 +27,58 @@ export interface HopperTile {
 
 const decode = (warps: number, kvTile: number, stages: number): DecodeTile => ({ warps, kvTile, stages });
 
+/** Of the decode kernel: for few blocks, for so many that the GPU holds them at once, and for more. */
+export interface DecodeTiles {
+  /** In order of preference: the first that fits and asks for at most `bytesAhead` of keys and values at once. */
+  readonly large: readonly DecodeTile[];
+  /** The first of which the GPU holds all blocks at once; one block streams while another starts or ends. */
+  readonly oneWave: readonly DecodeTile[];
+  readonly waves: DecodeTile;
+  /** Most blocks a multiprocessor that few requests are cut for. */
+  readonly blocksPerSm: number;
+}
+
+const fourWarps = decode(4, 16, 2);
+const fourOfThree = decode(4, 16, 3);
+const smallest: readonly DecodeTile[] = [
+  decode(2, 16, 2),
+  decode(1, 16, 2), // headDim 256 in sm_75's 64 KiB
+];
+
 /**
- * `large`: for few blocks, in order of preference; the first that fits is taken. On H200 (d128, bf16, 65536 keys, 32/8
- * heads): 4×32×2 3520 GB/s, 4×32×3 3493, 8×16×3 3474, 4×16×4 3468, and two or three smaller blocks a multiprocessor 3341
- * and 3289. `small` and `smallest`: two blocks a multiprocessor at headDim 128, and four: one streams while another starts
- * or ends.
+ * An H200 needs some 64 KiB a multiprocessor on their way; more of them make writes that L2 still holds leave it sooner, and
+ * a few warps with long tiles end later than many with short ones: 65536 keys, 32/8 heads, 8×16×2 3445 GB/s, 4×32×2 3420,
+ * 4×16×3 3410, 8×16×3 3384, 4×32×3 3362. More blocks a multiprocessor are more states to merge.
  */
-export const decodeTiles = {
-  large: [
-    decode(4, 32, 3),
-    decode(4, 32, 2),
-    decode(4, 16, 3),
-    decode(4, 16, 2),
-    decode(2, 16, 2),
-    decode(1, 16, 2), // headDim 256 in sm_75's 64 KiB
-  ],
-  small: decode(4, 16, 3),
-  smallest: decode(2, 16, 3),
-} as const;
+const bytesAhead = 96 * 1024;
+
+export const decodeTiles: DecodeTiles = {
+  large: [decode(8, 16, 3), decode(8, 16, 2), fourOfThree, fourWarps, ...smallest],
+  oneWave: [fourWarps, decode(2, 16, 2)],
+  waves: fourOfThree,
+  blocksPerSm: 1,
+};
+
+/** Of float8 keys and values, headDim 128: there warps hide each other's conversions. */
+export const float8DecodeTiles: DecodeTiles = {
+  large: [fourWarps, ...smallest],
+  oneWave: [fourWarps, decode(2, 16, 3)],
+  waves: fourWarps,
+  blocksPerSm: 3,
+};
+
+/** Of float8 keys and values of other sizes, for which nothing else has been measured. */
+export const otherFloat8DecodeTiles: DecodeTiles = {
+  large: [decode(4, 32, 3), decode(4, 32, 2), fourOfThree, fourWarps, ...smallest],
+  oneWave: [fourOfThree, decode(2, 16, 3)],
+  waves: fourOfThree,
+  blocksPerSm: Infinity,
+};
+
+/** Whether a block of so many bytes of keys and values a stage asks for few enough at once. */
+export function asksForLittle({ warps, stages }: DecodeTile, stageBytes: number): boolean {
+  return warps * (stages - 1) * stageBytes <= bytesAhead;
+}
 
 /**
  * Keys a tile, in order of preference; the first that fits is taken. Measured on H200, L8192, full, bf16, TFLOP/s, m16

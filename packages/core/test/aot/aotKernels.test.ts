@@ -48,7 +48,7 @@ describe('aotKernels', () => {
     expect(own.length).toBeGreaterThan(10);
     expect(own.filter((name) => /_f16_|cap|swa/.test(name))).toEqual([]);
     expect(all.map(({ name }) => name)).toEqual(expect.arrayContaining(own));
-    expect(own).toContain('batch_decode_paged_bf16_hd128_w4_t32_s3');
+    expect(own).toContain('batch_decode_paged_bf16_hd128_w8_t16_s2');
     expect(own).toContain('batch_prefill_paged_bf16_hd128_causal_t128x64');
     expect(own).toContain('prefill_fa3_single_e4m3_hd128_causal_o_bf16_t128x192');
   });
@@ -73,7 +73,7 @@ describe('aotKernels', () => {
   it('takes tiles that fit an architecture', () => {
     const names = aotKernels({ arch: '8.6' }).map(({ name }) => name);
     expect(names).toContain('batch_decode_paged_bf16_hd128_w4_t16_s2');
-    expect(names).not.toContain('batch_decode_paged_bf16_hd128_w4_t32_s3');
+    expect(names).not.toContain('batch_decode_paged_bf16_hd128_w8_t16_s2');
   });
 
   it('describes models whose sizes kernels can be chosen for', () => {

@@ -2,7 +2,13 @@
 // Tile choice and KV splitting are pure functions of shapes and device limits: no GPU is needed to test them.
 import { describe, expect, it } from 'vitest';
 import { usesDecodeKernel } from '../../src/attention/cudaAttention.ts';
-import { chooseDecodeTile, decodeSharedBytes, decodeSpec, planDecode } from '../../src/attention/decodeKernel.ts';
+import {
+  chooseDecodeTile,
+  decodeSharedBytes,
+  decodeSlots,
+  decodeSpec,
+  planDecode,
+} from '../../src/attention/decodeKernel.ts';
 import type { DeviceLimits } from '../../src/attention/deviceLimits.ts';
 import type { KernelOptions } from '../../src/attention/kernelName.ts';
 import { choosePrefillTile, planPrefill, prefillSharedBytes, prefillSpec } from '../../src/attention/prefillKernel.ts';
@@ -104,11 +110,44 @@ describe('chooseDecodeTile', () => {
   });
 
   it('takes smaller blocks where the GPU then holds all at once', () => {
-    const [at264, at265, at528, at529] = [264, 265, 528, 529].map((blocks) => chooseDecodeTile(plain, h200, blocks));
-    expect(at265).toEqual({ warps: 2, kvTile: 16, stages: 3 });
-    expect(at528).toEqual(at265);
-    expect(at529).toEqual({ warps: 4, kvTile: 16, stages: 3 });
-    expect(at264).toEqual(at529);
+    const tiles = (o: KernelOptions, counts: number[]): string[] =>
+      counts.map((blocks) => Object.values(chooseDecodeTile(o, h200, blocks)).join('x'));
+    expect(tiles(plain, [132, 133, 396, 397, 792, 793])).toEqual([
+      '8x16x2',
+      '4x16x2',
+      '4x16x2',
+      '2x16x2',
+      '2x16x2',
+      '4x16x3',
+    ]);
+    const float8 = { ...plain, kvDtype: 'float8_e4m3fn' } as const;
+    expect(tiles(float8, [132, 396, 397, 660, 661])).toEqual(['4x16x2', '4x16x2', '2x16x3', '2x16x3', '4x16x2']);
+  });
+
+  it('asks for about as much at once with any headDim', () => {
+    const tiles = [64, 128, 192, 256].map((headDim) => chooseDecodeTile({ ...plain, headDim }, h200));
+    expect(tiles.map(({ warps, stages }) => [warps, stages])).toEqual([
+      [8, 3],
+      [8, 2],
+      [8, 2],
+      [4, 2],
+    ]);
+  });
+});
+
+describe('decodeSlots', () => {
+  const slots = (o: KernelOptions, blocks: number): number =>
+    decodeSlots(o, h200, chooseDecodeTile(o, h200, blocks), blocks);
+
+  it('has one block of few a multiprocessor, three where they convert', () => {
+    expect(slots({ ...plain, headDim: 64 }, 8)).toBe(132);
+    expect(slots({ ...plain, kvDtype: 'float8_e4m3fn' }, 8)).toBe(396);
+  });
+
+  it('has all that fit of many', () => {
+    expect(slots(plain, 133)).toBe(396);
+    expect(slots(plain, 397)).toBe(792);
+    expect(slots(plain, 793)).toBe(264);
   });
 });
 
