@@ -3,6 +3,7 @@
 import type { KernelSpec } from '../jit/spec.ts';
 import type { DType } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
+import type { ArrangedPages } from './arrangePages.ts';
 import type { BatchRequests, BatchShape } from './batchPlan.ts';
 import type { HeadScales } from './headScales.ts';
 import type { HopperKv, HopperRows } from './hopperKernel.ts';
@@ -33,6 +34,8 @@ export interface PlannedKernels {
   readonly shape: BatchShape;
   /** Where the kernel is the fa3 template's. */
   readonly hopper?: HopperLaunch;
+  /** What copies its keys and values out of their pages before it. */
+  readonly arranged?: ArrangedPages | undefined;
   /** What transposes float8 values before it. */
   readonly fp8Values?: Fp8ValuesLaunch;
 }

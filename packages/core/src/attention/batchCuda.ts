@@ -9,6 +9,7 @@ import { workspace, zeroedCounters } from '../runtime/workspace.ts';
 import { dtypes } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { alibiSlopes } from './alibi.ts';
+import { arrangePages } from './arrangePages.ts';
 import type { BatchCall, PlannedAttention, ReadKv } from './batchCall.ts';
 import { deviceLimits } from './deviceLimits.ts';
 import { hopperArgs, hopperCounters, hopperGrid } from './hopperBatch.ts';
@@ -78,7 +79,9 @@ export function runBatchOnCuda(caller: string, call: BatchCall, buffer: Tensor, 
   }
   const kernel = getKernel(kernels!.spec, deviceIndex);
   if (kernels!.hopper !== undefined) {
-    Object.assign(args, hopperArgs(kernels!.hopper, call));
+    const { arranged } = kernels!;
+    const copies = arranged === undefined ? undefined : arrangePages(caller, call, arranged, base + layout.pages * 4);
+    Object.assign(args, hopperArgs(kernels!.hopper, call, copies));
     const grid = hopperGrid(call, graph, deviceLimits(deviceIndex));
     kernel.launch(grid, args, { stream, sharedBytes: kernels!.sharedBytes });
     return;

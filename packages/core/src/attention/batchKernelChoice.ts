@@ -31,7 +31,7 @@ export function chooseBatchKernels(
   const group = attention.numQoHeads / attention.numKvHeads;
   const fits = wish === 'auto' || choice.backend === 'fa3';
   if (fits && prefersHopper(caller, attention, requests, maxima, limits, choice)) {
-    return hopperKernels(attention, requests, maxima, limits);
+    return hopperKernels(attention, requests, maxima, limits, choice.scratch);
   }
   if (wish !== 'auto') {
     if (wish.template === 'prefill') return prefillKernels(attention, wish.packedRows, limits);

@@ -28,6 +28,8 @@ export interface BatchShape {
   readonly pageSize?: number;
   /** Of decode: it tells L2 to evict keys first, where all requests have at most so many tiles of them. */
   readonly evictedTiles?: number;
+  /** Of pages that are copied first: a request's keys begin at so many rows for each entry of the page list before. */
+  readonly arrangedPageSize?: number;
   /** The kernel has no partial states: requests are never cut. */
   readonly neverSplits?: boolean;
   readonly windowLeft: number;

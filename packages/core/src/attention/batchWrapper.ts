@@ -12,6 +12,7 @@ import { disposeSymbol } from '../runtime/disposeSymbol.ts';
 import { empty } from '../tensor/create.ts';
 import type { DType } from '../tensor/dtype.ts';
 import type { Tensor } from '../tensor/tensor.ts';
+import { arrangedBytes } from './arrangePages.ts';
 import type { BufferLayout, Planned, PlannedAttention, PlannedKernels, ReadKv } from './batchCall.ts';
 import { runBatchOnCpu } from './batchCpu.ts';
 import { runBatchOnCuda } from './batchCuda.ts';
@@ -115,7 +116,9 @@ export abstract class BatchWrapper {
   kernelSpecs(): KernelSpec[] {
     const { kernels } = this.requirePlan('kernelSpecs');
     if (kernels === undefined) return [];
-    return [kernels.spec, kernels.mergeSpec, kernels.fp8Values?.spec].filter((spec) => spec !== undefined);
+    return [kernels.spec, kernels.mergeSpec, kernels.fp8Values?.spec, kernels.arranged?.spec].filter(
+      (spec) => spec !== undefined,
+    );
   }
 
   protected planRequests(
@@ -328,12 +331,17 @@ export abstract class BatchWrapper {
       );
     }
     if (attention.qDtype === e4m3) checkHopperFp8(caller, { ...attention, backend: this.backend }, this.deviceIndex);
-    const choice = { backend: this.backend, arch: smArch(this.deviceIndex), split };
+    const choice = {
+      backend: this.backend,
+      arch: smArch(this.deviceIndex),
+      split,
+      scratch: this.workspace?.byteLength,
+    };
     return chooseBatchKernels(caller, attention, requests, kernel, this.maxima, deviceLimits(this.deviceIndex), choice);
   }
 }
 
-/** Of the partial states of split requests, or of arranged float8 keys and values. */
+/** Of the partial states of split requests, or of arranged keys and values. */
 function scratchBytes(
   attention: PlannedAttention,
   layout: BufferLayout,
@@ -341,6 +349,7 @@ function scratchBytes(
   kvExtent: number,
 ): number {
   if (kernels?.fp8Values !== undefined) return fp8WorkspaceBytes(attention, kernels, kvExtent);
+  if (kernels?.arranged !== undefined) return arrangedBytes(attention, kernels.arranged.rows);
   return layout.partialRows * (headDimVoOf(attention.headDim) + 1) * 4;
 }
 

@@ -2,6 +2,7 @@
 // Batches on the fa3 template: when it serves, its tile, and what its launch takes besides the fa2 kernels' arguments.
 import { UnsupportedError } from '../errors.ts';
 import type { Tensor } from '../tensor/tensor.ts';
+import { type ArrangedKv, arrangePagesSpec, rowsToArrange } from './arrangePages.ts';
 import type { BatchCall, HopperLaunch, PlannedAttention, PlannedKernels } from './batchCall.ts';
 import type { BatchRequests, SplitOptions } from './batchPlan.ts';
 import type { DeviceLimits } from './deviceLimits.ts';
@@ -32,6 +33,8 @@ export interface HopperChoice {
   /** Compute capability, e.g. 90. */
   readonly arch: number;
   readonly split: SplitOptions;
+  /** Bytes of the caller's scratch, if it brought some. */
+  readonly scratch: number | undefined;
 }
 
 /** Whether the template takes a prefill plan. `maxima`: decided once for all plans of a graph. */
@@ -91,16 +94,26 @@ export function hopperKernels(
   requests: BatchRequests,
   maxima: PlanMaxima | undefined,
   limits: DeviceLimits,
+  scratch?: number,
 ): PlannedKernels {
   const { headDim, numQoHeads, numKvHeads, pageSize, windowLeft } = attention;
   const wanted = chooseHopperTile(attention, expectedKeys(requests, maxima));
-  const tile = pageSize === 0 ? wanted : hopperPagedTile(wanted, headDim, pageSize);
-  const kv = hopperKv(pageSize, tile.kvTile);
+  const pagedTile = pageSize === 0 ? wanted : hopperPagedTile(wanted, headDim, pageSize);
+  const pagedKv = hopperKv(pageSize, pagedTile.kvTile);
+  // A graph's launches may not change from plan to plan.
+  const arrangedRows = maxima === undefined ? rowsToArrange(attention, requests, pagedKv, scratch) : 0;
+  const arranged =
+    arrangedRows > 0
+      ? { spec: cachedSpec(attention, 'arrange_pages', () => arrangePagesSpec(headDim)), rows: arrangedRows }
+      : undefined;
+  const tile = arranged === undefined ? pagedTile : wanted;
+  const kv = arranged === undefined ? pagedKv : 'rows';
   const rows = hopperRows(attention);
   const key = `fa3_${kv}_${tile.warpgroups}_${tile.kvTile}_${tile.stages}`;
   return {
     spec: cachedSpec(attention, key, () => hopperSpec(attention, tile, kv, true)),
     mergeSpec: undefined,
+    arranged,
     sharedBytes: hopperSharedBytes(attention, tile),
     shape: {
       numQoHeads,
@@ -111,6 +124,7 @@ export function hopperKernels(
       kvTile: tile.kvTile,
       slots: limits.numSms,
       minTiles: 1,
+      arrangedPageSize: arranged === undefined ? 1 : pageSize,
       mergesInPlace: false,
       neverSplits: true,
     },
@@ -142,6 +156,7 @@ function longest({ kvLen, batchSize }: BatchRequests): number {
 export function hopperArgs(
   { rows, stagesOutput, headSection, kv, kvTile }: HopperLaunch,
   call: BatchCall,
+  arranged: ArrangedKv | undefined,
 ): Record<string, number | Uint8Array> {
   const { attention, numItems } = call.planned;
   const { numQoHeads, numKvHeads, headDim, qDtype: dtype, pageSize } = attention;
@@ -176,11 +191,11 @@ export function hopperArgs(
       v_map: pagesMap(v, { ...pages, headDim: vDim }, kvTile),
     };
   }
-  const ragged = { ...shape, rows: extent };
+  const ragged = { ...shape, rows: arranged?.rows ?? extent };
   return {
     ...fields,
-    k_map: rowsMap(k, { ...ragged, headDim }, kvTile),
-    v_map: rowsMap(v, { ...ragged, headDim: vDim }, kvTile),
+    k_map: rowsMap(arranged?.k ?? k, { ...ragged, headDim }, kvTile),
+    v_map: rowsMap(arranged?.v ?? v, { ...ragged, headDim: vDim }, kvTile),
   };
 }
 

@@ -3,6 +3,7 @@
 import type { AotRequest, ModelDType, ModelShape } from '../jit/aotRequest.ts';
 import { parseTarget } from '../jit/arch.ts';
 import type { KernelSpec } from '../jit/spec.ts';
+import { arrangePagesSpec } from './arrangePages.ts';
 import { batchDecodeSpec, batchMergeSpec, batchPrefillSpec } from './batchKernel.ts';
 import { chooseDecodeTile, decodeSpec } from './decodeKernel.ts';
 import type { DeviceLimits } from './deviceLimits.ts';
@@ -148,7 +149,9 @@ function hopperTiles(masks: readonly KernelOptions[]): { o: KernelOptions; tile:
 /** Ragged, paged by boxes, whose usual sizes make two tiles at most, and by tokens. */
 function hopperBatchSpecs(plain: KernelOptions): KernelSpec[] {
   return [
-    ...hopperTiles(contiguousMasks(plain)).map(({ o, tile }) => hopperSpec(o, tile, 'rows', true)),
+    // Ragged, and pages of long prompts, which are copied into rows.
+    ...hopperTiles(pagedMasks(plain)).map(({ o, tile }) => hopperSpec(o, tile, 'rows', true)),
+    arrangePagesSpec(plain.headDim),
     ...hopperTiles(pagedMasks(plain)).flatMap(({ o, tile }) => [
       ...[16, 64].map((pageSize) => hopperSpec(o, hopperPagedTile(tile, o.headDim, pageSize), 'pages', true)),
       hopperSpec(o, tile, 'tokens', true),

@@ -101,6 +101,7 @@ function writeRecords(
   shape: BatchShape,
   cut: BatchCut,
 ): void {
+  const { arrangedPageSize = 1 } = shape;
   let partialRows = 0;
   let numCounters = 0;
   let maskBytes = 0;
@@ -111,7 +112,7 @@ function writeRecords(
     const cuts = cut.splits[r]!;
     words[at] = requests.qoBegin[r]!;
     words[at + 1] = qoLen;
-    words[at + 2] = requests.kvStart[r]!;
+    words[at + 2] = requests.kvStart[r]! * arrangedPageSize;
     words[at + 3] = kvLen;
     words[at + 4] = cuts;
     words[at + 5] = Math.min(cut.chunk, Math.max(1, cut.keyTiles[r]!)) * shape.kvTile;

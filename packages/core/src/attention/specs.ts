@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The attention kernels that stand for all others where every architecture is compiled.
 import type { KernelSpec } from '../jit/spec.ts';
+import { arrangePagesSpec } from './arrangePages.ts';
 import { batchDecodeSpec, batchMergeSpec, batchPrefillSpec } from './batchKernel.ts';
 import { decodeSpec } from './decodeKernel.ts';
 import { fp8ValuesSpec, hopperFp8Spec } from './hopperFp8Kernel.ts';
@@ -75,6 +76,8 @@ export function attentionSpecs(): KernelSpec[] {
     hopperFp8Spec({ ...causal, ...e4m3, headDim: 256, logitsSoftCap: 30, outDtype: 'bfloat16' }, 'paged'),
     ...(['single', 'ragged', 'paged'] as const).map((source) => fp8ValuesSpec(128, source)),
     fp8ValuesSpec(256, 'paged'),
+    arrangePagesSpec(128),
+    arrangePagesSpec(192),
     ...mergeStatesSpecs(),
   ];
 }
