@@ -46,12 +46,18 @@ struct HopperConfig {
   /** Arrivals, besides bytes, that complete a tile. */
   static constexpr int kFullArrivals = kGathers ? 128 : KV == HopperKv::kPages ? kBoxWarps : 1;
   /**
+   * The next item's first pages are found before this one's last values are asked for: boxes take their warps little time,
+   * while threads that gather would be late. Three computing warpgroups leave it no registers; other headDims were not measured.
+   */
+  static constexpr bool kLooksAhead = KV == HopperKv::kPages && kWarpgroups == 2 && D_VO == 128;
+  /**
    * Of a loading thread, whose chains short items wait for, and of a computing one: neither spills, but where values of 256
    * or a third warpgroup take too many.
    */
   static constexpr int kLoaderRegisters = kWarpgroups == 3 ? 32
                                           : D_VO == 256    ? (kGathers ? 40 : 24)
-                                                           : (kGathers ? 72 : 40);
+                                          : kGathers       ? 72
+                                                           : (kLooksAhead ? 56 : 40);
   static constexpr int kRegisters = kWarpgroups == 3 ? 160 : 252 - kLoaderRegisters / 2;
   /** A launch of 384 threads has 168 each, one of 512 has 128. */
   static_assert(kLoaderRegisters + kWarpgroups * kRegisters <= (kWarpgroups == 3 ? 512 : 504),

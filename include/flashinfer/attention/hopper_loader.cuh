@@ -65,7 +65,7 @@ struct HopperLoader {
         tma_load_3d(dst + c * C::KV_TILE * 128, map, full, c * 64, kv_start + tile * C::KV_TILE, head);
       }
     } else if constexpr (C::KV == HopperKv::kPages) {
-      load_pages<D>(map, dst, full, tile);
+      load_pages<D>(map, dst, full, tile, IS_K || kLag == 0 ? found[0] : found_v[0]);
     } else {
       if ((tile + 1) * C::KV_TILE <= kv_len) gather<IS_K, D, true>(dst, tile);
       else gather<IS_K, D, false>(dst, tile);
@@ -77,15 +77,16 @@ struct HopperLoader {
   static constexpr bool kPaged = C::KV != HopperKv::kRows;
   static constexpr int kFound = C::kGathers ? C::KV_TILE / 16 : 1;
   using Found = int[kFound];
-  /** Tiles that gathered keys are ahead of values, in the order in which buffers are given back. */
-  static constexpr int kLag = C::kGathers ? 1 : 0;
+  static constexpr bool kLooksAhead = C::kLooksAhead;
+  /** Tiles that keys are ahead of values, in the order in which buffers are given back. */
+  static constexpr int kLag = C::kGathers || kLooksAhead ? 1 : 0;
   /** Of the tile whose keys come next, and of the one whose values do. */
   Found found, found_v;
 
   /** Starts looking up a tile's pages, long before they are needed: K and V of a tile lie in the same ones. */
-  __device__ __forceinline__ void find_pages(Found& pages, int tile) {
-    const int32_t* indices = static_cast<const int32_t*>(batch.kv_indices) + kv_start;
-    if (C::KV == HopperKv::kTokens && (tile + 1) * C::KV_TILE <= kv_len) {
+  __device__ __forceinline__ void find_pages(Found& pages, int tile, int first_entry, int keys) {
+    const int32_t* indices = static_cast<const int32_t*>(batch.kv_indices) + first_entry;
+    if (C::KV == HopperKv::kTokens && (tile + 1) * C::KV_TILE <= keys) {
 #pragma unroll
       for (int i = 0; i < kFound; ++i) pages[i] = __ldg(indices + tile * C::KV_TILE + (thread >> 3) + i * 16);
       return;
@@ -93,7 +94,7 @@ struct HopperLoader {
 #pragma unroll
     for (int i = 0; i < kFound; ++i) {
       const int offset = C::kGathers ? (thread >> 3) + i * 16 : box() * min(batch.page_size, C::KV_TILE);
-      const int key = min(tile * C::KV_TILE + offset, kv_len - 1);
+      const int key = min(tile * C::KV_TILE + offset, keys - 1);
       int slot;
       pages[i] = __ldg(indices + (C::KV == HopperKv::kTokens ? key : PagedKv::page_of(batch, key, slot)));
     }
@@ -104,7 +105,7 @@ struct HopperLoader {
 
   /** A lane a box; boxes past the last key are left as they are. */
   template <int D>
-  __device__ __forceinline__ void load_pages(const void* map, uint32_t dst, uint32_t full, int tile) {
+  __device__ __forceinline__ void load_pages(const void* map, uint32_t dst, uint32_t full, int tile, int page) {
     const int rows = min(batch.page_size, C::KV_TILE), first_key = tile * C::KV_TILE, left = kv_len - first_key;
     const int used = left >= C::KV_TILE ? boxes : ceil_div(left, rows);
     if ((thread & 31) == 0) {
@@ -116,7 +117,7 @@ struct HopperLoader {
     PagedKv::page_of(batch, first_key + box() * rows, slot);
 #pragma unroll
     for (int c = 0; c < D / 64; ++c) {
-      tma_load_4d(dst + (c * C::KV_TILE + box() * rows) * 128, map, full, c * 64, slot, head, found[0]);
+      tma_load_4d(dst + (c * C::KV_TILE + box() * rows) * 128, map, full, c * 64, slot, head, page);
     }
   }
 
@@ -132,7 +133,7 @@ struct HopperLoader {
   __device__ __forceinline__ void find_rows(Found& places, int tile) {
     const bool same = batch.k_stride_page == batch.v_stride_page && batch.k_stride_n == batch.v_stride_n;
     if (!IS_K && same) return;
-    if (!IS_K) find_pages(places, tile);
+    if (!IS_K) find_pages(places, tile, kv_start, kv_len);
     const int shift = offset_shift<IS_K>();
     const auto units = [&](int64_t stride) { return static_cast<uint32_t>(stride * sizeof(T) >> shift); };
     const uint32_t page = units(IS_K ? batch.k_stride_page : batch.v_stride_page);
@@ -152,7 +153,7 @@ struct HopperLoader {
   template <bool IS_K, int D, bool WHOLE>
   __device__ __forceinline__ void gather(uint32_t dst, int tile) {
     uint64_t unit = (IS_K ? batch.k_stride_page : batch.v_stride_page) * sizeof(T);
-    Found& places = IS_K || kLag == 0 ? found : found_v;
+    Found& places = IS_K ? found : found_v;
     if constexpr (C::KV == HopperKv::kGather) {
       find_rows<IS_K>(places, tile);
       unit = 1ull << offset_shift<IS_K>();
@@ -192,6 +193,7 @@ struct HopperLoader {
     RingPosition<C::STAGES> ring;
     RingPosition<C::kItemBuffers> buffer;
     HopperItem item = hopper_item<C>(batch, num_items, blockIdx.x, kv_start);
+    int ahead = -1;
     for (;; buffer.advance()) {
       // Taken early: its latency passes while this item's tiles are loaded.
       unsigned taken = 0;
@@ -201,8 +203,9 @@ struct HopperLoader {
       if (item.request < 0 || item.first == item.end) hand_over(item, items, buffer);
       if (item.request < 0) break;
       if constexpr (kPaged) {
-        if (item.first < item.end) find_pages(found, item.end - 1);
+        if (ahead < 0 && item.first < item.end) find_pages(found, item.end - 1, kv_start, kv_len);
       }
+      ahead = -1;
       RingPosition<C::STAGES> before = ring;
       for (int tile = item.end - 1; tile >= item.first - kLag; --tile) {
         if (loads_k() && tile >= item.first) {
@@ -222,16 +225,31 @@ struct HopperLoader {
 #pragma unroll
             for (int i = 0; i < kFound; ++i) found_v[i] = found[i];
           }
-          if (tile > item.first) find_pages(found, tile - 1);
+          if (tile > item.first) find_pages(found, tile - 1, kv_start, kv_len);
+          if constexpr (kLooksAhead) {
+            if (tile == item.first) ahead = look_ahead(num_items, taken, places);
+          }
         }
       }
       int place = static_cast<int>(taken) + gridDim.x;
-      if constexpr (kThreads > 1) place = broadcast(place, places);
+      if constexpr (kThreads > 1) place = ahead < 0 ? broadcast(place, places) : ahead;
       item = hopper_item<C>(batch, num_items, place, kv_start);
     }
     // The last block to finish leaves both counters at zero for the next launch, once all blocks' places were taken.
     __threadfence();
     if (thread == 0 && atomicAdd(counters + 1, 1u) == gridDim.x - 1) counters[0] = counters[1] = 0;
+  }
+
+  /**
+   * The next item's place in all threads, and the pages of its first keys: two lookups, one after the other, that pass while
+   * this item's last values wait for their buffer. The item itself is read again then, from L1, and holds no registers.
+   */
+  __device__ __forceinline__ int look_ahead(int num_items, unsigned taken, int* places) {
+    const int place = broadcast(static_cast<int>(taken) + gridDim.x, places);
+    int first_entry;
+    const HopperItem next = hopper_item<C>(batch, num_items, place, first_entry);
+    if (next.first < next.end) find_pages(found, next.end - 1, first_entry, next.kv_len);
+    return place;
   }
 
   /** Thread 0's value in all loading threads. */
