@@ -122,7 +122,7 @@ struct FilterTarget {
 
   /** How a nucleus weighs where the total is about `sum`; without a target. */
   static __device__ FilterTarget guess(float sum, float weight_factor) {
-    const int exponent = static_cast<int>(__float_as_uint(sum * weight_factor) >> 23) - 127;
+    const int exponent = static_cast<int>(__float_as_uint(sum * weight_factor * kTopPMargin) >> 23) - 127;
     return weights_of(exponent > 30 && exponent < 64 ? exponent - 30 : 0, weight_factor);
   }
 

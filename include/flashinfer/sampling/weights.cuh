@@ -87,14 +87,18 @@ FLASHINFER_HOST_DEVICE uint64_t weight_of(float value, float factor) {
   return static_cast<uint64_t>(static_cast<int64_t>(detail::mul_rn(value, factor)));
 }
 
+/** Of a sum, to be held against powers of two: those of probabilities are close to 1, where rounding would decide. */
+constexpr float kTopPMargin = 1.25f;
+
 /** Bits that top-p leaves off a weight, so that the sum of a row fits 32 bits with one to spare for rounding up. */
 FLASHINFER_HOST_DEVICE int top_p_shift(uint64_t total) {
+  const uint64_t padded = total + total / 4;  // kTopPMargin
   int shift = 0;
-  while ((total >> shift) >> 31 != 0) ++shift;
+  while ((padded >> shift) >> 31 != 0) ++shift;
   return shift;
 }
 
-/** The weight rounded to a unit of 2^shift: errors are below 2^-31 of the total, and do not add up in one direction. */
+/** The weight rounded to a unit of 2^shift: errors are below 2^-30 of the total, and do not add up in one direction. */
 FLASHINFER_HOST_DEVICE uint32_t top_p_weight(uint64_t weight, int shift) {
   return static_cast<uint32_t>((weight + ((uint64_t{1} << shift) >> 1)) >> shift);
 }
