@@ -41,8 +41,8 @@ function leastTiles(headDim: number, kv: HopperKv): number {
   return kv === 'pages' ? Infinity : 2 * worthwhileTiles[kv];
 }
 
-/** Scratch never shrinks: what is longer is read out of its pages. */
-const mostBytes = 2 ** 29;
+/** Scratch never shrinks, and servers leave little memory for it: what is longer is read out of its pages. */
+const mostBytes = 2 ** 27;
 
 /** Rows to copy, or 0 where pages are read as they are; `scratch`: bytes that the caller leaves for them. */
 export function rowsToArrange(

@@ -34,7 +34,8 @@ export interface BatchWrapperOptions {
   maxCustomMaskBytes?: number;
   /**
    * Scratch for `run()`, contiguous, on the wrapper's device, at least `workspaceSize()` bytes after each plan; not to be
-   * used by anything else meanwhile. Default: memory that the library owns, one a stream.
+   * used by anything else meanwhile. Default: memory that the library owns, one a stream, as large as any plan needed it:
+   * on Hopper, prefill of long prompts copies their pages into at most 128 MiB of it.
    */
   workspace?: Tensor;
 }

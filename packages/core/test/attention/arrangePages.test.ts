@@ -59,7 +59,8 @@ describe('rowsToArrange', () => {
     expect(bytes).toBe(all * 8 * 256 * 2);
     expect(rowsToArrange(attention, requests, 'gather', bytes)).toBe(all);
     expect(rowsToArrange(attention, requests, 'gather', bytes - 1)).toBe(0);
-    expect(rows('tokens', 200_000, 200_000)).toBe(0);
+    expect(rows('tokens', 32_768, 32_768)).toBe(32_768);
+    expect(rows('tokens', 32_769, 32_769)).toBe(0);
   });
 
   it('changes the kernel to that of rows, but not in a graph', () => {
