@@ -43,7 +43,7 @@ const localMemoryLimit = new Map([
   ['renorm_probs_f32_v4_t512', 96],
   ['renorm_probs_f32_v4_t1024', 160],
   ['renorm_probs_f32_v4_t1024_l2', 128],
-  ['renorm_probs_f32_v1_t1024_l2', 192],
+  ['renorm_probs_f32_v1_t1024_l2', 224],
   ['mask_logits_f32_v4_t1024', 32],
   ['mask_logits_bf16_v1_t512', 32],
   ['softmax_f32_v4_plain_t256', 48],

@@ -7,11 +7,15 @@ import { join } from 'node:path';
 import type { HostCase } from './benchCase.ts';
 import { runChild } from './childProcess.ts';
 
-/** Names of kernels of each family. */
+/**
+ * Names of kernels of each family. Of sampling not those that no Llama launches on this target: rows that no cluster of blocks
+ * holds (_t1024, _l2: vocabularies above half a million) or whose accesses are of one element (_v1: vocabularies that are
+ * no multiple of four), or of another dtype.
+ */
 const families: Readonly<Record<string, RegExp>> = {
   activation: /^silu_and_mul_bf16/,
   norm: /^(fused_add_)?rmsnorm_bf16_v/,
-  sampling: /sampl|softmax|renorm|min_p|top_[kp]_/,
+  sampling: /^(?!.*(_t1024|_l2|_v1_|_f16_))(sample|softmax|renorm|mask_logits|chain)_/,
   quantization: /packbits/,
   page: /^append_paged_kv_b|^batch_indices|^seq_lens/,
   batchDecode: /^batch_(decode_paged|merge_splits)_bf16_hd128/,
