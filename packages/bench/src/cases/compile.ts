@@ -30,23 +30,28 @@ const operators = {
   },
 } as const;
 
-/** Prints the microseconds that the causal float16 fa2 prefill module takes: from an empty cache, then from memory-cold disk. */
-const oneModule = `
+/** Prints the microseconds that a module takes whose name begins so: from an empty cache, then from memory-cold disk. */
+const oneModule = (begin: string): string => `
 const { attentionSpecs, findNvcc, jitEnvironment, nvccCompiler, resolveModule, runSync } = await import('@flashinfer/core/internal');
 const nvcc = findNvcc();
 if (nvcc.path === undefined) throw new Error('compile/nvcc: no nvcc');
 const compiler = nvccCompiler(nvcc.path, nvcc.release);
 const jit = { ...jitEnvironment(), findCompiler: () => compiler, compilerRelease: () => compiler.release };
-const spec = attentionSpecs().find((each) => each.name.startsWith('single_prefill_f16_hd128_causal'));
+const spec = attentionSpecs().find((each) => each.name.startsWith('${begin}'));
 const start = process.hrtime.bigint();
 const { origin } = runSync(resolveModule(jit, spec, 'sm_90a', { blocking: true }));
 console.log(origin, Number(process.hrtime.bigint() - start) / 1000);
 `;
 
-const nvccCase: HostCase = {
+const nvccModules = {
+  prefill_f16_d128: { begin: 'single_prefill_f16_hd128_causal', dtype: 'float16' },
+  prefill_fa3_bf16_d128: { begin: 'batch_prefill_fa3_rows_bf16_hd128_causal', dtype: 'bfloat16' },
+} as const;
+
+const nvccCases: HostCase[] = Object.entries(nvccModules).map(([name, { begin, dtype }]) => ({
   kind: 'host',
-  name: 'compile/nvcc_prefill_f16_d128',
-  params: { compiler: 'nvcc', target: 'sm_90a', dtype: 'float16', headDim: 128 },
+  name: `compile/nvcc_${name}`,
+  params: { compiler: 'nvcc', target: 'sm_90a', dtype, headDim: 128 },
   devices: ['cpu', 'cuda'],
   async measure({ quick }) {
     const samples = { compiled: [] as number[], cache: [] as number[] };
@@ -54,7 +59,7 @@ const nvccCase: HostCase = {
       const cache = await mkdtemp(join(tmpdir(), 'flashinfer-bench-'));
       try {
         for (const expected of ['compiled', 'cache'] as const) {
-          const [origin, us] = (await runChild(oneModule, { FLASHINFER_WORKSPACE_BASE: cache })).split(' ');
+          const [origin, us] = (await runChild(oneModule(begin), { FLASHINFER_WORKSPACE_BASE: cache })).split(' ');
           if (origin !== expected) throw new Error(`compile/nvcc: the module came from ${origin}, not ${expected}`);
           samples[expected].push(Number(us));
         }
@@ -67,7 +72,7 @@ const nvccCase: HostCase = {
       { variant: 'key, checksum and cubin from cache', samplesUs: samples.cache },
     ];
   },
-};
+}));
 
 const firstCallCases: HostCase[] = (['decode', 'prefill'] as const).map((operator) => ({
   kind: 'host',
@@ -96,4 +101,4 @@ const firstCallCases: HostCase[] = (['decode', 'prefill'] as const).map((operato
   },
 }));
 
-export const compileCases: HostCase[] = [...firstCallCases, nvccCase];
+export const compileCases: HostCase[] = [...firstCallCases, ...nvccCases];
