@@ -2,6 +2,7 @@
 // Runs one attention case through the public API and compares it with the float64 reference.
 import { expect } from 'vitest';
 import * as flashinfer from '../../src/index.ts';
+import { smArch } from '../../src/runtime/device.ts';
 import type { DType } from '../../src/tensor/dtype.ts';
 import { backendOption, onCuda, testDevice } from '../device.ts';
 import {
@@ -13,6 +14,11 @@ import {
 } from '../reference/attention.ts';
 import { attentionTolerance, expectClose, expectLseClose, largestLogit } from '../reference/compare.ts';
 import { maskArray, normalArray, testSeed, uniformSource } from '../reference/random.ts';
+
+/** What the fa3 template is for. */
+export const onHopper = onCuda && smArch(0) === 90;
+/** Float8 queries are for it and the cpu device. */
+export const servesFloat8Queries = !onCuda || onHopper;
 
 export type FloatDType = 'float16' | 'bfloat16' | 'float32';
 export type KvDType = FloatDType | 'float8_e4m3fn' | 'float8_e5m2';

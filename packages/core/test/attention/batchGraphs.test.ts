@@ -3,15 +3,13 @@
 // graphs, a run with the new plan stands for the replay.
 import { describe, expect, it } from 'vitest';
 import * as flashinfer from '../../src/index.ts';
-import { smArch } from '../../src/runtime/device.ts';
 import type { DType } from '../../src/tensor/dtype.ts';
 import { onCuda, testDevice } from '../device.ts';
 import { testSeed, uniformSource } from '../reference/random.ts';
 import { expectThrows } from '../thrownBy.ts';
-import { hostValues, poisoned } from './attentionCase.ts';
+import { hostValues, onHopper, poisoned } from './attentionCase.ts';
 import { type BatchCase, expectBatch, indptr, kept, makeInputs, pagedInputs, planOptions, total } from './batchCase.ts';
 
-const hopper = onCuda && smArch(0) === 90;
 const [maxBatchSize, maxNumTokens, maxKvLen] = [6, 240, 700];
 
 interface GraphCase extends Omit<BatchCase, 'qoLens' | 'kvLens'> {
@@ -167,7 +165,7 @@ describe('graphs replay correctly after random plans within the maxima', () => {
   ];
   for (const c of cases) {
     const planned = c.pageSize === undefined ? plannedRagged : plannedPaged;
-    it.skipIf(c.template === 'fa3' && !hopper)(c.name, () => expectReplays(c, planned(c)));
+    it.skipIf(c.template === 'fa3' && !onHopper)(c.name, () => expectReplays(c, planned(c)));
   }
 });
 

@@ -2,9 +2,8 @@
 // Batches of float8_e4m3fn queries, keys and values: ragged, paged, and in graphs. Equal runs: hopperRepeats.test.ts.
 import { describe, it } from 'vitest';
 import * as flashinfer from '../../src/index.ts';
-import { smArch } from '../../src/runtime/device.ts';
 import { onCuda, testDevice } from '../device.ts';
-import { poisoned } from './attentionCase.ts';
+import { poisoned, servesFloat8Queries } from './attentionCase.ts';
 import {
   type BatchCase,
   expectBatch,
@@ -16,11 +15,10 @@ import {
   runRagged,
 } from './batchCase.ts';
 
-const serves = !onCuda || smArch(0) === 90;
 const e4m3 = 'float8_e4m3fn';
 const heads = { numQoHeads: 8, numKvHeads: 2 };
 
-describe.skipIf(!serves)('batches of float8_e4m3fn', () => {
+describe.skipIf(!servesFloat8Queries)('batches of float8_e4m3fn', () => {
   const base = { ...heads, headDim: 128, dtype: e4m3, options: { causal: true } } as const;
   const lengths = { qoLens: [37, 1, 0, 200, 17, 130], kvLens: [54, 97, 30, 700, 0, 300] };
 

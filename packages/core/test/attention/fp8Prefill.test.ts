@@ -4,17 +4,22 @@
 import { describe, expect, it } from 'vitest';
 import { hopperFp8SharedBytes, hopperFp8Tile } from '../../src/attention/hopperFp8Kernel.ts';
 import * as flashinfer from '../../src/index.ts';
-import { smArch } from '../../src/runtime/device.ts';
 import { onCuda, testDevice } from '../device.ts';
 import { attentionReference } from '../reference/attention.ts';
 import { normalArray } from '../reference/random.ts';
 import { expectThrows } from '../thrownBy.ts';
-import { deviceTensor, heldValues, hostValues, poisoned, prefillOperator } from './attentionCase.ts';
+import {
+  deviceTensor,
+  heldValues,
+  hostValues,
+  poisoned,
+  prefillOperator,
+  servesFloat8Queries,
+} from './attentionCase.ts';
 import { kept } from './batchCase.ts';
 
 /** On a GPU weights are rounded to e4m3 too: 3 bits of mantissa, errors of up to 2^-4 that partly cancel. */
 const tolerance = onCuda ? 4e-2 : 5e-3;
-const serves = !onCuda || smArch(0) === 90;
 
 interface Fp8Case {
   readonly qoLen: number;
@@ -90,7 +95,7 @@ function runFp8(c: Fp8Case): void {
 
 const heads = { numQoHeads: 8, numKvHeads: 2 };
 
-describe.skipIf(!serves)('prefill of float8_e4m3fn', () => {
+describe.skipIf(!servesFloat8Queries)('prefill of float8_e4m3fn', () => {
   it.each([
     [1, 1],
     [1, 500],
@@ -174,7 +179,7 @@ describe('errors of float8 prefill', () => {
     expectThrows(() => decode.plan({ ...heads, ...pages, qDtype: e4m3 }), dtypeCode, 'qDtype', e4m3);
   });
 
-  it.skipIf(!serves)('batches write to the workspace that the caller gives', () => {
+  it.skipIf(!servesFloat8Queries)('batches write to the workspace that the caller gives', () => {
     const plan = {
       qoIndptr: [0, 4],
       kvIndptr: [0, 4],

@@ -15,14 +15,12 @@ import {
   pagesFit,
 } from '../../src/attention/hopperKernel.ts';
 import * as flashinfer from '../../src/index.ts';
-import { smArch } from '../../src/runtime/device.ts';
 import { onCuda, testDevice } from '../device.ts';
 import { expectThrows } from '../thrownBy.ts';
-import { poisoned, runCase } from './attentionCase.ts';
+import { onHopper, poisoned, runCase } from './attentionCase.ts';
 import { type BatchCase, expectBatch, indptr, kept, makeInputs, planOptions, runPaged } from './batchCase.ts';
 import { h200, plain } from './kernelOptions.ts';
 
-const hopper = onCuda && smArch(0) === 90;
 const heads = { numQoHeads: 8, numKvHeads: 2 };
 
 describe('tiles of the fa3 template', () => {
@@ -116,7 +114,7 @@ it.skipIf(onCuda)("backend 'fa3' is refused on the cpu", () => {
   );
 });
 
-describe.skipIf(!hopper)("backend 'fa3'", () => {
+describe.skipIf(!onHopper)("backend 'fa3'", () => {
   const fa3 = { operatorOptions: { backend: 'fa3' } } as const;
 
   it.each([

@@ -3,13 +3,11 @@
 // Single requests of 16 bits: hopper.test.ts.
 import { describe, expect, it } from 'vitest';
 import * as flashinfer from '../../src/index.ts';
-import { smArch } from '../../src/runtime/device.ts';
-import { onCuda, testDevice } from '../device.ts';
-import { hostValues, poisoned } from './attentionCase.ts';
+import { testDevice } from '../device.ts';
+import { hostValues, onHopper, poisoned } from './attentionCase.ts';
 import { type BatchCase, expectBatch, indptr, kept, pagedInputs, planOptions } from './batchCase.ts';
 
-const hopper = onCuda && smArch(0) === 90;
-if (!hopper) console.warn('200 equal runs of the fa3 template are skipped: no Hopper GPU');
+if (!onHopper) console.warn('200 equal runs of the fa3 template are skipped: no Hopper GPU');
 
 /** `run` writes to poisoned tensors, so that a run that writes nothing cannot repeat the one before. */
 function expectEqualRuns(run: () => readonly flashinfer.Tensor[], times: number): readonly flashinfer.Tensor[] {
@@ -27,7 +25,7 @@ function expectEqualRuns(run: () => readonly flashinfer.Tensor[], times: number)
   return first;
 }
 
-describe.skipIf(!hopper)('200 runs of the fa3 template have the same bits', () => {
+describe.skipIf(!onHopper)('200 runs of the fa3 template have the same bits', () => {
   // More items than multiprocessors, of different lengths.
   const lengths = { qoLens: [700, 333, 1, 900], kvLens: [700, 500, 300, 900] };
   const base = { ...lengths, numQoHeads: 16, numKvHeads: 4, headDim: 128, options: { causal: true } } as const;

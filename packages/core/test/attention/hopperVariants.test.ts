@@ -2,10 +2,10 @@
 // Custom variants on the fa3 template, which 'auto' does not choose for them, against the float64 reference.
 import { describe, expect, it } from 'vitest';
 import * as flashinfer from '../../src/index.ts';
-import { smArch } from '../../src/runtime/device.ts';
-import { onCuda, testDevice } from '../device.ts';
+import { testDevice } from '../device.ts';
 import { uniformSource } from '../reference/random.ts';
 import { expectThrows } from '../thrownBy.ts';
+import { onHopper } from './attentionCase.ts';
 import {
   checkPaged,
   checkRagged,
@@ -15,8 +15,6 @@ import {
   examples,
   type VariantCase,
 } from './variantCase.ts';
-
-const hopper = onCuda && smArch(0) === 90;
 
 /** What the template has: every hook but that of the query. */
 const ownHooks: Example = {
@@ -42,7 +40,7 @@ const ownHooks: Example = {
 
 const served = [...examples.filter(({ name }) => name !== 'every hook'), ownHooks];
 
-describe.skipIf(!hopper)("variants with backend 'fa3'", () => {
+describe.skipIf(!onHopper)("variants with backend 'fa3'", () => {
   const uniform = uniformSource(71);
   const length = (most: number): number => 1 + Math.floor(uniform() * most);
   // Tiles that are full, partly hidden and empty; requests without rows or keys.
