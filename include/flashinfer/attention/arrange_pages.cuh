@@ -10,11 +10,11 @@
 
 namespace flashinfer {
 
-/** Bytes of a row of keys and of values; a thread moves 16 of them for each of so many rows. */
-template <int K_BYTES, int V_BYTES>
+/** Bytes of a row of keys and of values; a thread moves 16 of them for each of ROWS rows. */
+template <int K_BYTES, int V_BYTES, int THREADS, int ROWS>
 struct ArrangePagesConfig {
   static constexpr int kKChunks = K_BYTES / 16, kChunks = kKChunks + V_BYTES / 16;
-  static constexpr int kThreads = 256, kRows = 4;
+  static constexpr int kThreads = THREADS, kRows = ROWS;
   /** Rows of one head that a block moves at a time. */
   static constexpr int kSlots = kThreads / kChunks;
 };

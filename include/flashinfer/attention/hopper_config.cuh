@@ -117,6 +117,15 @@ __device__ __forceinline__ void init_barriers(const HopperShared<C>& shared) {
   mbarrier_init_fence();
 }
 
+/** A tile's buffer is read. One thread speaks for its warp, after all of it is done. */
+__device__ __forceinline__ void release_tile(uint32_t empty, int lane) {
+  __syncwarp();
+  if (lane == 0) mbarrier_arrive(empty);
+}
+
+/** An item and its queries are read. Each thread speaks for itself: so racecheck follows, and it is once an item. */
+__device__ __forceinline__ void release_item(uint32_t empty) { mbarrier_arrive(empty); }
+
 /** Position in a ring: which buffer, and the parity of its phase. */
 template <int STAGES>
 struct RingPosition {

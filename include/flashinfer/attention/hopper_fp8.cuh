@@ -170,15 +170,6 @@ struct HopperFp8Warpgroup {
     wgmma_commit();
   }
 
-  /** One thread speaks for its warp, after all of it is done. */
-  __device__ __forceinline__ void release(uint32_t barrier) {
-    __syncwarp();
-    if (lane == 0) mbarrier_arrive(barrier);
-  }
-
-  /** As in hopper_warpgroup.cuh. */
-  __device__ __forceinline__ void release_item() { mbarrier_arrive(shared.q_empty(wg)); }
-
   /** s, as products left it, becomes logits, and those base 2 above what their row is held against. */
   __device__ __forceinline__ void hold(int tile, int first_row, int last_row) {
     const int end = (tile + 1) * kKeys;
@@ -301,8 +292,8 @@ struct HopperFp8Warpgroup {
     begin_scores(ring.stage);
     wgmma_wait<0>();
     wgmma_pin(s);
-    release(shared.k_empty(ring.stage));
-    if (item.first + 1 == item.end) release_item();
+    release_tile(shared.k_empty(ring.stage), lane);
+    if (item.first + 1 == item.end) release_item(shared.q_empty(wg));
     hold(item.end - 1, first_row, last_row);
     soften(factor, [] {});
     for (int tile = item.end - 2; tile >= item.first; --tile) {
@@ -314,13 +305,13 @@ struct HopperFp8Warpgroup {
       begin_output(ring.stage);
       wgmma_wait<1>();
       wgmma_pin(s);
-      release(shared.k_empty(next.stage));
-      if (tile == item.first) release_item();
+      release_tile(shared.k_empty(next.stage), lane);
+      if (tile == item.first) release_item(shared.q_empty(wg));
       hold(tile, first_row, last_row);
       const bool moved = soften(factor, [&] {
         wgmma_wait<0>();
         wgmma_pin(o);
-        release(shared.v_empty(ring.stage));
+        release_tile(shared.v_empty(ring.stage), lane);
       });
       if (moved) rescale(factor);
       ring = next;
@@ -329,7 +320,7 @@ struct HopperFp8Warpgroup {
     begin_output(ring.stage);
     wgmma_wait<0>();
     wgmma_pin(o);
-    release(shared.v_empty(ring.stage));
+    release_tile(shared.v_empty(ring.stage), lane);
     ring.advance();
   }
 
@@ -386,7 +377,7 @@ struct HopperFp8Warpgroup {
       if (item.first < item.end) {
         attend(item, first_packed / params.group_size, last_packed / params.group_size, ring);
       } else {
-        release_item();
+        release_item(shared.q_empty(wg));
       }
       store(num_rows, params.v_scale * head_scale(batch.v_scales, item.head));
     }

@@ -105,15 +105,6 @@ struct HopperWarpgroup {
     if constexpr (C::kGathers) fence_async_proxy();
   }
 
-  /** One thread speaks for its warp, after all of it is done. */
-  __device__ __forceinline__ void release(uint32_t barrier) {
-    __syncwarp();
-    if (lane == 0) mbarrier_arrive(barrier);
-  }
-
-  /** All threads have read an item and its queries. Each speaks for itself: so racecheck follows, and it is once an item. */
-  __device__ __forceinline__ void release_item(int slot) { mbarrier_arrive(shared.q_empty(slot)); }
-
   /** Rows past the last key belong to somebody else, and a weight of zero does not silence a NaN there. */
   __device__ __forceinline__ void clear_values(int stage, int valid) {
     if (C::kGathers || __builtin_expect(valid >= kKeys, 1)) return;
@@ -292,8 +283,8 @@ struct HopperWarpgroup {
     const float scale = Variant::kTransformsLogits ? kLog2e : params.sm_scale * kLog2e;
     wgmma_wait<0>();
     wgmma_pin(s);
-    release(shared.k_empty(ring.stage));
-    if (item.first + 1 == item.end) release_item(slot);
+    release_tile(shared.k_empty(ring.stage), lane);
+    if (item.first + 1 == item.end) release_item(shared.q_empty(slot));
     if (Variant::kTransformsLogits || masks_tile(item.end - 1)) finish_logits(item.end - 1, true);
     soften_first(scale);
     for (int tile = item.end - 2; tile >= item.first; --tile) {
@@ -309,7 +300,7 @@ struct HopperWarpgroup {
     begin_output(ring.stage);
     wgmma_wait<0>();
     wgmma_pin(o);
-    release(shared.v_empty(ring.stage));
+    release_tile(shared.v_empty(ring.stage), lane);
     ring.advance();
   }
 
@@ -329,13 +320,13 @@ struct HopperWarpgroup {
     named_barrier_arrive<256>(turn_barrier(wg + 1 == C::kWarpgroups ? 0 : wg + 1));
     wgmma_wait<1>();
     wgmma_pin(s);
-    release(shared.k_empty(next.stage));
-    if (EDGE && tile == item.first) release_item(slot);
+    release_tile(shared.k_empty(next.stage), lane);
+    if (EDGE && tile == item.first) release_item(shared.q_empty(slot));
     if (Variant::kTransformsLogits || (EDGE && masks)) finish_logits(tile, EDGE && masks);
     soften(scale, [&] {
       wgmma_wait<0>();
       wgmma_pin(o);
-      release(shared.v_empty(ring.stage));
+      release_tile(shared.v_empty(ring.stage), lane);
     });
     ring = next;
   }
@@ -476,7 +467,7 @@ struct HopperWarpgroup {
         attend(item, ring);
       } else {
         begin_item(batch, item);
-        release_item(slot);
+        release_item(shared.q_empty(slot));
       }
       store(batch);
     }

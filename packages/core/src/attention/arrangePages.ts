@@ -5,10 +5,9 @@ import { divisionMultiplier } from '../jit/divisionMultiplier.ts';
 import { getKernel } from '../jit/kernel.ts';
 import type { KernelSpec } from '../jit/spec.ts';
 import { currentStream } from '../runtime/stream.ts';
-import { workspace } from '../runtime/workspace.ts';
 import type { BatchCall, PlannedAttention } from './batchCall.ts';
 import type { BatchRequests } from './batchPlan.ts';
-import { checkWorkspaceSize } from './callerWorkspace.ts';
+import { scratchAddress } from './callerWorkspace.ts';
 import type { HopperKv } from './hopperKernel.ts';
 import type { KvView } from './pagedKvCache.ts';
 import { headDimVoOf } from './request.ts';
@@ -72,14 +71,15 @@ export function arrangedBytes({ headDim, numKvHeads }: PlannedAttention, rows: n
   return rows * numKvHeads * (headDim + headDimVoOf(headDim)) * 2;
 }
 
-const kThreads = 256;
+/** Of a block of the copy, and rows that a thread moves 16 bytes of. */
+const threads = 256;
 const rowsAThread = 4;
 
 export function arrangePagesSpec(headDim: number): KernelSpec {
   return {
     name: `arrange_pages_hd${headDim}`,
     header: 'flashinfer/attention/arrange_pages.cuh',
-    entry: `flashinfer::arrange_pages<flashinfer::ArrangePagesConfig<${headDim * 2}, ${headDimVoOf(headDim) * 2}>>`,
+    entry: `flashinfer::arrange_pages<flashinfer::ArrangePagesConfig<${headDim * 2}, ${headDimVoOf(headDim) * 2}, ${threads}, ${rowsAThread}>>`,
     params: [
       { name: 'k', type: 'ptr' },
       { name: 'v', type: 'ptr' },
@@ -97,7 +97,7 @@ export function arrangePagesSpec(headDim: number): KernelSpec {
       { name: 'num_kv_heads', type: 'u32' },
       { name: 'heads_multiplier', type: 'u32' },
     ],
-    threads: kThreads,
+    threads,
     minBlocksPerSm: 4,
     minArch: 90,
     exactArch: 'sm_90a',
@@ -114,9 +114,7 @@ export function arrangePages(
   const { attention } = call.planned;
   const { headDim, numKvHeads, pageSize } = attention;
   const { deviceIndex } = call.q;
-  const bytes = arrangedBytes(attention, rows);
-  checkWorkspaceSize(caller, call.workspace, bytes);
-  const arranged = call.workspace?.ptr ?? workspace(deviceIndex, bytes);
+  const arranged = scratchAddress(caller, call.workspace, deviceIndex, arrangedBytes(attention, rows));
   const headDimVo = headDimVoOf(headDim);
   const { k, v } = call.kv;
   const own = {
@@ -136,7 +134,7 @@ export function arrangePages(
     num_kv_heads: numKvHeads,
     heads_multiplier: divisionMultiplier(numKvHeads),
   };
-  const slots = Math.floor(kThreads / ((headDim + headDimVo) / 8));
+  const slots = Math.floor(threads / ((headDim + headDimVo) / 8));
   const blocks = Math.ceil((rows * numKvHeads) / (slots * rowsAThread));
   getKernel(spec, deviceIndex).launch([blocks, 1, 1], own, { stream: currentStream(deviceIndex) });
   return {

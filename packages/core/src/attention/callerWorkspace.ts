@@ -3,6 +3,7 @@
 import { Checker } from '../check/checker.ts';
 import { InvalidArgumentError } from '../errors.ts';
 import type { Device } from '../runtime/device.ts';
+import { workspace as libraryWorkspace } from '../runtime/workspace.ts';
 import { Tensor } from '../tensor/tensor.ts';
 
 export function checkWorkspace(functionName: string, workspace: Tensor | undefined, device: Device): void {
@@ -30,4 +31,15 @@ export function checkWorkspaceSize(functionName: string, workspace: Tensor | und
     `${functionName}: workspace has ${workspace.byteLength} bytes; expected at least ${bytes} for this plan; make the ` +
       'wrapper with a larger one, or with none',
   );
+}
+
+/** Where `bytes` of scratch are: in the caller's, which must still be there and have as many, or in the library's. */
+export function scratchAddress(
+  functionName: string,
+  workspace: Tensor | undefined,
+  deviceIndex: number,
+  bytes: number,
+): number {
+  checkWorkspaceSize(functionName, workspace, bytes);
+  return workspace?.ptr ?? libraryWorkspace(deviceIndex, bytes);
 }

@@ -2,11 +2,10 @@
 // Batches of float8_e4m3fn queries, keys and values on the fa3 template.
 import { getKernel } from '../jit/kernel.ts';
 import { currentStream } from '../runtime/stream.ts';
-import { workspace } from '../runtime/workspace.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import type { BatchCall, PlannedAttention, PlannedKernels } from './batchCall.ts';
 import type { BatchRequests } from './batchPlan.ts';
-import { checkWorkspaceSize } from './callerWorkspace.ts';
+import { scratchAddress } from './callerWorkspace.ts';
 import { type DeviceLimits, deviceLimits } from './deviceLimits.ts';
 import {
   type Fp8Source,
@@ -106,8 +105,7 @@ export function launchHopperFp8Batch(
   const rows = source === 'paged' ? 0 : held[kvLayout === 'HND' ? 1 : 0]!;
   const columns = columnsOf(kernels, rows);
   const bytes = fp8ScratchBytes(attention, columns, source);
-  checkWorkspaceSize(caller, call.workspace, bytes);
-  const scratch = call.workspace?.ptr ?? workspace(deviceIndex, bytes);
+  const scratch = scratchAddress(caller, call.workspace, deviceIndex, bytes);
   const keys = { heads: numKvHeads, dtype, headDim };
   const arranged = fp8Arranged(attention, scratch, columns, source);
   // Ragged keys without rows need no map, but the kernel takes one: that of the values' scratch will do.

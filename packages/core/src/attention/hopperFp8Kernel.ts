@@ -5,7 +5,7 @@ import type { KernelSpec, ParamField } from '../jit/spec.ts';
 import { dtypes } from '../tensor/dtype.ts';
 import { batchParamsOf } from './batchKernel.ts';
 import type { HeadScales } from './headScales.ts';
-import { hopperFields, hopperRefusal } from './hopperKernel.ts';
+import { hopperFields, hopperRefusal, sharedBytesOf } from './hopperKernel.ts';
 import { columnsMap } from './hopperMaps.ts';
 import { type KernelOptions, optionsName, typeArguments, variantArguments } from './kernelName.ts';
 import { singleParamsOf } from './singleParams.ts';
@@ -25,14 +25,14 @@ function valueColumns(kvTile: number): 64 | 128 {
   return kvTile % 128 === 0 ? 128 : 64;
 }
 
-/** Bytes of dynamic shared memory; HopperFp8Config::kSharedBytes says the same. */
-export function hopperFp8SharedBytes(headDim: number, kvTile: number): number {
-  const tiles = 2 * 64 * headDim + 2 * 2 * kvTile * headDim;
-  return Math.ceil((tiles + 12 * 8 + 2 * 32 + 16) / 1024) * 1024 + 1024;
-}
-
 /** Warpgroups of the attention kernel that compute. */
 export const fp8Warpgroups = 2;
+const stages = 2;
+
+/** Bytes of dynamic shared memory; HopperFp8Config::kSharedBytes says the same. */
+export function hopperFp8SharedBytes(headDim: number, kvTile: number): number {
+  return sharedBytesOf(fp8Warpgroups * 64 * headDim + stages * 2 * kvTile * headDim, stages, fp8Warpgroups);
+}
 
 /** Fields of both kernels besides those of the fa2 kernels; arranged keys and values are what one leaves for the other. */
 const ownFields: readonly ParamField[] = [

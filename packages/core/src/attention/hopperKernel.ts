@@ -105,7 +105,11 @@ function sharedBytes(
   const slots = buffers * warpgroups;
   const headDimVo = headDimVoOf(headDim);
   const rows = slots * headDim + (stagesOutput ? warpgroups * headDimVo : 0);
-  const tiles = rows * 64 * 2 + stages * kvTile * (headDim + headDimVo) * 2;
+  return sharedBytesOf(rows * 64 * 2 + stages * kvTile * (headDim + headDimVo) * 2, stages, slots);
+}
+
+/** With so many bytes of tiles; hopper_shared_bytes in the header. */
+export function sharedBytesOf(tiles: number, stages: number, slots: number): number {
   return Math.ceil((tiles + (4 * stages + 2 * slots) * 8 + slots * 32 + 16) / 1024) * 1024 + 1024;
 }
 
