@@ -6,7 +6,7 @@ import type { PlannedAttention, PlannedKernels } from './batchCall.ts';
 import { batchDecodeSpec, batchMergeSpec, batchPrefillSpec } from './batchKernel.ts';
 import type { BatchRequests, BatchShape } from './batchPlan.ts';
 import { chooseDecodeTile, decodeRows, decodeSharedBytes, decodeSlots } from './decodeKernel.ts';
-import { blocksPerSm, type DeviceLimits } from './deviceLimits.ts';
+import { blocksPerSm, type DeviceLimits, residencyBytes } from './deviceLimits.ts';
 import { type HopperChoice, hopperKernels, prefersHopper } from './hopperBatch.ts';
 import { hopperFp8Kernels } from './hopperFp8Batch.ts';
 import type { PlanMaxima } from './planBuffer.ts';
@@ -35,10 +35,10 @@ export function chooseBatchKernels(
   }
   if (wish !== 'auto') {
     if (wish.template === 'prefill') return prefillKernels(attention, wish.packedRows, limits);
-    return decodeKernels(attention, wish.packedRows, maxima?.batchSize ?? requests.batchSize, limits);
+    return decodeKernels(attention, wish.packedRows, requests, maxima, limits);
   }
   if (maxima === undefined && longest(requests) * group <= decodeRows) {
-    return decodeKernels(attention, group, requests.batchSize, limits);
+    return decodeKernels(attention, group, requests, maxima, limits);
   }
   // By the average: short requests waste most of a 128-row tile.
   const rows = maxima === undefined ? averageRows(requests, group) : maxima.numTokens * group;
@@ -48,12 +48,17 @@ export function chooseBatchKernels(
 function decodeKernels(
   attention: PlannedAttention,
   packedRows: number,
-  batchSize: number,
+  requests: BatchRequests,
+  maxima: PlanMaxima | undefined,
   limits: DeviceLimits,
 ): PlannedKernels {
+  const { batchSize } = maxima ?? requests;
   const blocks = batchSize * Math.ceil(packedRows / decodeRows) * attention.numKvHeads;
   const tile = chooseDecodeTile(attention, limits, blocks);
-  const sharedBytes = decodeSharedBytes(attention, tile);
+  const fixedGrid = maxima !== undefined;
+  const slots = decodeSlots(attention, limits, tile, blocks, fixedGrid);
+  const needed = decodeSharedBytes(attention, tile);
+  const sharedBytes = fixedGrid ? residencyBytes(limits, needed, slots / limits.numSms) : needed;
   const key = `batch_decode_${attention.pageSize > 0}_${tile.warps}_${tile.kvTile}_${tile.stages}`;
   const shape: BatchShape = {
     numQoHeads: attention.numQoHeads,
@@ -62,7 +67,7 @@ function decodeKernels(
     windowLeft: attention.windowLeft,
     tileRows: decodeRows,
     kvTile: tile.kvTile,
-    slots: decodeSlots(attention, limits, tile, blocks),
+    slots,
     minTiles: tile.warps,
     mergesInPlace: true,
     pageSize: attention.pageSize,

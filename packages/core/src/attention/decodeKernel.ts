@@ -61,10 +61,21 @@ export function chooseDecodeTile(o: KernelOptions, limits: DeviceLimits, blocks 
   return large.find((tile) => fits(tile) && asksForLittle(tile, stageBytes(o, tile))) ?? large[large.length - 1]!;
 }
 
-/** Blocks that requests of so many blocks without splits are cut for. */
-export function decodeSlots(o: KernelOptions, limits: DeviceLimits, tile: DecodeTile, blocks: number): number {
+/**
+ * Blocks that requests of so many blocks without splits are cut for. `fixedGrid`: by a grid that has blocks without work,
+ * see {@link residencyBytes}.
+ */
+export function decodeSlots(
+  o: KernelOptions,
+  limits: DeviceLimits,
+  tile: DecodeTile,
+  blocks: number,
+  fixedGrid = false,
+): number {
   const resident = residentBlocks(o, limits, tile);
-  return blocks > limits.numSms ? resident : Math.min(resident, limits.numSms * tilesOf(o).blocksPerSm);
+  const { numSms } = limits;
+  if (blocks <= numSms) return Math.min(resident, numSms * tilesOf(o).blocksPerSm);
+  return fixedGrid ? Math.min(resident, numSms * Math.ceil(blocks / numSms)) : resident;
 }
 
 export function decodeSpec(o: KernelOptions, tile: DecodeTile): KernelSpec {

@@ -35,3 +35,15 @@ export const reservedSharedBytes = 1024;
 export function blocksPerSm(limits: DeviceLimits, sharedBytes: number): number {
   return Math.max(1, Math.floor(limits.sharedPerSm / (sharedBytes + reservedSharedBytes)));
 }
+
+/**
+ * `sharedBytes`, or as many more as leave a multiprocessor no room for more than `most` blocks. The grid of a graph has a
+ * block for every item that any plan may have, and those without one end at once. The GPU then deals the others unevenly
+ * as long as there is room: 512 blocks without others are three or four a multiprocessor on an H200, with 280 more that
+ * end at once up to five, which all others wait for.
+ */
+export function residencyBytes(limits: DeviceLimits, sharedBytes: number, most: number): number {
+  if (blocksPerSm(limits, sharedBytes) <= most) return sharedBytes;
+  const oneTooMany = limits.sharedPerSm / (most + 1) - reservedSharedBytes;
+  return (Math.floor(oneTooMany / 128) + 1) * 128; // what shared memory is given out by
+}

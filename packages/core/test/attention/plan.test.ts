@@ -9,7 +9,7 @@ import {
   decodeSpec,
   planDecode,
 } from '../../src/attention/decodeKernel.ts';
-import type { DeviceLimits } from '../../src/attention/deviceLimits.ts';
+import { blocksPerSm, type DeviceLimits, residencyBytes } from '../../src/attention/deviceLimits.ts';
 import type { KernelOptions } from '../../src/attention/kernelName.ts';
 import { choosePrefillTile, planPrefill, prefillSharedBytes, prefillSpec } from '../../src/attention/prefillKernel.ts';
 import type { AttentionRequest } from '../../src/attention/request.ts';
@@ -148,6 +148,30 @@ describe('decodeSlots', () => {
     expect(slots(plain, 133)).toBe(396);
     expect(slots(plain, 397)).toBe(792);
     expect(slots(plain, 793)).toBe(264);
+  });
+
+  it('has no more a multiprocessor than a fixed grid needs', () => {
+    const fixed = (blocks: number): number =>
+      decodeSlots(plain, h200, chooseDecodeTile(plain, h200, blocks), blocks, true);
+    expect([8, 132, 133, 264, 265, 512, 793].map(fixed)).toEqual([132, 132, 264, 264, 396, 528, 264]);
+  });
+});
+
+describe('residencyBytes', () => {
+  it.each([
+    ['H200', h200],
+    ['RTX 4090', ada],
+    ['T4', turing],
+  ] as const)('leaves no room for more blocks on %s', (_name, limits) => {
+    for (let most = 1; most <= 8; ++most) {
+      for (const needed of [1000, 20_000, 36_864, 60_000]) {
+        const bytes = residencyBytes(limits, needed, most);
+        const fitting = blocksPerSm(limits, needed);
+        expect(bytes).toBeGreaterThanOrEqual(needed);
+        expect(blocksPerSm(limits, bytes)).toBe(Math.min(fitting, most));
+        if (fitting <= most) expect(bytes).toBe(needed);
+      }
+    }
   });
 });
 
