@@ -9,6 +9,7 @@ import { native, toFlashInferError } from '../native/load.ts';
 import { cudaDevice, type Device, defaultDevice, deviceIndex, deviceOf, parseDevice } from './device.ts';
 import { disposeSymbol } from './disposeSymbol.ts';
 import type { Event } from './event.ts';
+import { releaseStreamBlocks } from './keptBlocks.ts';
 
 export interface StreamOptions {
   /** A CUDA device; default: the default device. */
@@ -99,7 +100,7 @@ export class Stream {
     abandonedStreams.unregister(this);
     if (current[this.deviceIndex] === this) current[this.deviceIndex] = undefined;
     try {
-      native().cuda.streamDestroy(this.ptr);
+      destroyStream(this.ptr);
     } catch (error) {
       throw toFlashInferError(error, 'Stream.dispose');
     }
@@ -140,9 +141,14 @@ export function orderAfter(stream: Ptr, index: number, earlier: Ptr): void {
 /** Compared by identity: only this file can wrap a default stream. */
 const forDefaultStream: StreamOptions = {};
 
+function destroyStream(ptr: Ptr): void {
+  releaseStreamBlocks(ptr);
+  native().cuda.streamDestroy(ptr);
+}
+
 const abandonedStreams = new FinalizationRegistry<Ptr>((ptr) => {
   try {
-    native().cuda.streamDestroy(ptr);
+    destroyStream(ptr);
   } catch {
     // A finaliser has nobody to tell; the stream goes with the thread.
   }

@@ -79,6 +79,69 @@ describe.runIf(onCuda)('the device', () => {
   });
 });
 
+describe.runIf(onCuda)('freed memory', () => {
+  const address = (bytes: number): bigint => {
+    using t = empty(bytes, { dtype: 'uint8', device });
+    return t.dataPtr;
+  };
+  const used = (): number => {
+    cuda.synchronizeSync(device);
+    return cuda.memoryStats(device).pool!.usedBytes;
+  };
+
+  it('serves the next tensor of its size on its stream', () => {
+    const first = empty(3000, { dtype: 'uint8', device });
+    const second = empty(3000, { dtype: 'uint8', device });
+    const addresses = [first.dataPtr, second.dataPtr];
+    first.dispose();
+    second.dispose();
+    const before = used();
+    expect([address(3001), address(2600)]).toEqual([addresses[1], addresses[1]]);
+    using other = new cuda.Stream({ device });
+    expect(addresses).not.toContain(cuda.withStream(other, () => address(3000)));
+    expect(addresses).not.toContain(address(3073));
+    expect(used()).toBe(before + 3072 + 3584);
+  });
+
+  it('holds what is written before and after in order', async () => {
+    const a = blank(1);
+    using b = empty(count, { device });
+    b.copy_(a);
+    a.dispose();
+    using c = blank(2);
+    expect([(await b.toArray())[0], (await c.toArray())[0]]).toEqual([1, 2]);
+  });
+
+  it('goes back where it is large, and with its stream', () => {
+    const before = used();
+    address(2 ** 24 + 1);
+    expect(used()).toBe(before);
+    const stream = new cuda.Stream({ device });
+    cuda.withStream(stream, () => address(5000));
+    expect(used()).toBe(before + 5120);
+    stream.dispose();
+    expect(used()).toBe(before);
+  });
+
+  it('is not kept where several streams used it', async () => {
+    using a = new cuda.Stream({ device });
+    using target = blank();
+    const source = blank(3);
+    await cuda.synchronize(device);
+    cuda.withStream(a, () => target.copy_(source));
+    const before = used();
+    source.dispose();
+    expect(used()).toBe(before - 4 * count);
+  });
+
+  it('goes back before memory runs out', () => {
+    address(2 ** 20);
+    const before = used();
+    expectThrows(() => empty(2 ** 46, { dtype: 'uint8', device }), 'ERR_FLASHINFER_OUT_OF_MEMORY');
+    expect(used()).toBeLessThanOrEqual(before - 2 ** 20);
+  });
+});
+
 describe.runIf(onCuda)('streams', () => {
   afterEach(() => cuda.setStream(device));
 

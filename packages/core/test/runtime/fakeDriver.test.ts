@@ -43,7 +43,7 @@ function expectPasses(
 }
 
 describe.runIf(process.platform === 'linux')('without a GPU', () => {
-  it('the CUDA runtime passes its tests', () => expectPasses('full', 'test/runtime/cuda.test.ts', '', 16));
+  it('the CUDA runtime passes its tests', () => expectPasses('full', 'test/runtime/cuda.test.ts', '', 25));
 
   // Where there is a GPU there may be NVRTC, which compiles for real and comes before the fake nvcc.
   it.skipIf(onCuda)('captures of attention are refused', () => {
