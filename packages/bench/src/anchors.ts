@@ -24,3 +24,8 @@ export function loadAnchors(deviceName: string): readonly AnchorRow[] {
   const file = JSON.parse(readFileSync(join(packageRoot, 'anchors/h200.json'), 'utf8')) as AnchorFile;
   return file.device === deviceName ? file.rows : [];
 }
+
+/** Microseconds of an anchor row, where it is a time at all. */
+export function anchorUs({ us, figure, unit }: AnchorRow): number | undefined {
+  return us ?? (unit.startsWith('us') ? figure : undefined);
+}

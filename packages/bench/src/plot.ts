@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // A self-contained SVG or HTML chart of a report: one group of bars a case, shorter is better.
 
+import { anchorUs } from './anchors.ts';
 import type { CaseResult, Report } from './report.ts';
-import { anchorUs, formatUs } from './table.ts';
+import { formatUs } from './table.ts';
 
 interface Bar {
   readonly label: string;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The table on the terminal.
 import Table from 'cli-table3';
-import type { AnchorRow } from './anchors.ts';
+import { anchorUs } from './anchors.ts';
 import type { CaseResult, Measurement } from './report.ts';
 
 export function renderTable(results: readonly CaseResult[]): string {
@@ -54,9 +54,4 @@ function anchorsOf(result: CaseResult, measurement: Measurement): string {
       return `${row.impl}: ${row.figure.toFixed(1)} ${row.unit}${ratio}`;
     })
     .join('\n');
-}
-
-/** Microseconds of an anchor row, where it is a time at all. */
-export function anchorUs({ us, figure, unit }: AnchorRow): number | undefined {
-  return us ?? (unit.startsWith('us') ? figure : undefined);
 }
