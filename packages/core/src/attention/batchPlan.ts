@@ -101,6 +101,27 @@ export function cutBatch(requests: BatchRequests, shape: BatchShape, options: Sp
   return { tiles, splits, begins, keyTiles, chunk, numItems, numMergeItems, partialRows, numCounters };
 }
 
+/**
+ * Most items of any batch with at most so many requests and tokens. `fixedSplits`: those of {@link SplitOptions} may be
+ * more than it says.
+ */
+export function mostItems(shape: BatchShape, batchSize: number, numTokens: number, fixedSplits: boolean): number {
+  const { numQoHeads, numKvHeads, tileRows, slots } = shape;
+  const group = numQoHeads / numKvHeads;
+  const uncut = Math.min(
+    batchSize + ceilQuotient(numTokens * group, tileRows),
+    numTokens * ceilQuotient(group, tileRows),
+  );
+  if (shape.neverSplits === true) return uncut;
+  const wave = Math.floor(slots / numKvHeads);
+  return uncut <= wave && !fixedSplits ? wave : uncut + mostCuts(shape);
+}
+
+/** Most splits that are cut off, as chunks are half a fair share or more. */
+export function mostCuts({ slots, numKvHeads }: BatchShape): number {
+  return 2 * ceilQuotient(slots, numKvHeads);
+}
+
 /** Of whole numbers from 0 up; results below 2^31. V8 rounds with Math.ceil more slowly. */
 function ceilQuotient(a: number, b: number): number {
   return ((a + b - 1) / b) | 0;

@@ -139,7 +139,8 @@ export abstract class BatchWrapper {
     const kernels = this.deviceIndex < 0 ? undefined : this.chooseKernels(caller, attention, requests, kernel, options);
     const cut = kernels && cutBatch(requests, kernels.shape, options);
     const { pages, kvExtent } = keys;
-    const layout = this.buffer.layOut(caller, cut, kernels, requests.batchSize, pages.length);
+    const fixedSplits = options.fixedSplitSize !== undefined;
+    const layout = this.buffer.layOut(caller, cut, kernels, requests.batchSize, pages.length, fixedSplits);
     checkWorkspaceSize(caller, this.workspace, scratchBytes(attention, layout, kernels, kvExtent));
     const writeMask = attention.maskMode === 'custom' ? this.mask.read(caller, options, requests) : undefined;
     this.buffer.write(caller, layout, pages, requests, cut, kernels);

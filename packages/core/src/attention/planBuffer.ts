@@ -7,7 +7,7 @@ import { currentStream } from '../runtime/stream.ts';
 import { empty } from '../tensor/create.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import type { BufferLayout, PlannedKernels } from './batchCall.ts';
-import { type BatchCut, type BatchRequests, type BatchShape, mergeElements } from './batchPlan.ts';
+import { type BatchCut, type BatchRequests, type BatchShape, mergeElements, mostCuts, mostItems } from './batchPlan.ts';
 import { wordsOfItem, wordsOfRecord, writePlan } from './planWords.ts';
 
 /** What a wrapper in graph mode was made for. */
@@ -49,6 +49,7 @@ export class PlanBuffer {
     kernels: PlannedKernels | undefined,
     batchSize: number,
     numPages: number,
+    fixedSplits: boolean,
   ): BufferLayout {
     const { maxima } = this;
     const most = maxima?.numPages ?? numPages;
@@ -58,25 +59,23 @@ export class PlanBuffer {
       const { numItems, numMergeItems, partialRows, numCounters } = cut;
       return layoutOf(shape, numItems, numMergeItems, batchSize, numPages, partialRows, numCounters);
     }
-    const heads = shape.numKvHeads;
-    const group = shape.numQoHeads / heads;
-    const uncut = maxima.batchSize + Math.ceil((maxima.numTokens * group) / shape.tileRows);
-    const items = shape.neverSplits === true ? uncut : uncut + 2 * Math.ceil(shape.slots / heads);
+    const { batchSize: requests, numTokens } = maxima;
+    const items = mostItems(shape, requests, numTokens, fixedSplits);
     // Only items beyond the uncut ones make splits, and a split query tile has at least one of them.
-    const splitRows = Math.min((items - uncut) * shape.tileRows * heads, maxima.numTokens * shape.numQoHeads);
+    const splitRows = Math.min(mostCuts(shape) * shape.tileRows * shape.numKvHeads, numTokens * shape.numQoHeads);
     const merges =
       shape.mergesInPlace || shape.neverSplits === true
         ? 0
-        : maxima.batchSize + Math.ceil((splitRows * shape.headDimVo) / mergeElements);
+        : requests + Math.ceil((splitRows * shape.headDimVo) / mergeElements);
     if (cut.numItems > items || cut.numMergeItems > merges) {
       throw new InvalidArgumentError(
         'ERR_FLASHINFER_INVALID_ARGUMENT',
         `${caller}: fixedSplitSize cuts the batch into ${cut.numItems} pieces; expected at most ${items} with ` +
-          'useCudaGraph; use a larger fixedSplitSize',
+          'useCudaGraph; use a larger fixedSplitSize, and one in the first plan, too',
       );
     }
-    const states = shape.neverSplits === true ? 0 : items * heads;
-    return layoutOf(shape, items, merges, maxima.batchSize, maxima.numPages, states * shape.tileRows, states);
+    const states = shape.neverSplits === true ? 0 : items * shape.numKvHeads;
+    return layoutOf(shape, items, merges, requests, maxima.numPages, states * shape.tileRows, states);
   }
 
   /** One copy of the whole plan, in stream order. */
@@ -117,7 +116,7 @@ export class PlanBuffer {
 function changedShape(caller: string): InvalidArgumentError {
   return new InvalidArgumentError(
     'ERR_FLASHINFER_INVALID_ARGUMENT',
-    `${caller}: heads, headDim, dtype or qLenPerReq differ from the first plan; expected the same in every plan with useCudaGraph; ` +
+    `${caller}: heads, headDim, dtype, qLenPerReq or whether there is a fixedSplitSize differ from the first plan; expected the same in every plan with useCudaGraph; ` +
       'make another wrapper for another model',
   );
 }

@@ -182,6 +182,8 @@ const wrappers = (() => {
     kept(flashinfer.randn(shape, { dtype: 'float16', device: testDevice, seed: testSeed }));
   const cacheOf = () => random([8, 2, 4, 2, 64]);
   const queries = (numTokens: number) => random([numTokens, 4, 64]);
+  // What a kernel does not write must not look like what one wrote before, in memory that was freed.
+  const blank = (q: flashinfer.Tensor) => ({ out: zeros(q.shape, 'float16') });
   const common = { device: testDevice } as const;
   type Lengths = { readonly qoLens: readonly number[]; readonly counts: readonly number[] };
   return {
@@ -192,7 +194,7 @@ const wrappers = (() => {
         plan: ({ counts }: Lengths) => wrapper.plan({ ...attention, ...pagesOf(counts) }),
         runOf: ({ counts }: Lengths) => {
           const [q, cache] = [queries(counts.length), cacheOf()];
-          return () => wrapper.run(q, cache);
+          return () => wrapper.run(q, cache, blank(q));
         },
       };
     },
@@ -204,7 +206,7 @@ const wrappers = (() => {
           wrapper.plan({ ...attention, ...pagesOf(counts), qoIndptr: indptr(qoLens) }),
         runOf: ({ qoLens }: Lengths) => {
           const [q, cache] = [queries(total(qoLens)), cacheOf()];
-          return () => wrapper.run(q, cache);
+          return () => wrapper.run(q, cache, blank(q));
         },
       };
     },
@@ -216,7 +218,7 @@ const wrappers = (() => {
           wrapper.plan({ ...attention, qoIndptr: indptr(qoLens), kvIndptr: indptr(counts) }),
         runOf: ({ qoLens, counts }: Lengths) => {
           const [q, kv] = [queries(total(qoLens)), random([total(counts), 2, 64])];
-          return () => wrapper.run(q, kv, kv);
+          return () => wrapper.run(q, kv, kv, blank(q));
         },
       };
     },
@@ -257,6 +259,32 @@ describe('a wrapper with useCudaGraph', () => {
     const before = hostValues(run());
     expectThrows(() => plan(batch), argument, given, most, maximum);
     expect(hostValues(run())).toEqual(before);
+  });
+});
+
+describe.skipIf(!onCuda)('fixedSplitSize with useCudaGraph', () => {
+  const table = { pagedKvIndptr: [0, 40], pagedKvIndices: Array.from({ length: 40 }, (_, i) => i), pageSize: 16 };
+  const planned = { ...table, pagedKvLastPageLen: [16], numQoHeads: 4, numKvHeads: 2, headDimQk: 64 } as const;
+  const make = () =>
+    kept(
+      new flashinfer.BatchDecodeWithPagedKVCacheWrapper({
+        device: testDevice,
+        useCudaGraph: true,
+        maxBatchSize: 1,
+        maxNumPages: 40,
+      }),
+    );
+
+  it('may change from plan to plan', () => {
+    const wrapper = make();
+    for (const fixedSplitSize of [64, 128, 32]) wrapper.plan({ ...planned, fixedSplitSize });
+  });
+
+  it('is in all plans or in none', () => {
+    const wrapper = make();
+    wrapper.plan(planned);
+    expectThrows(() => wrapper.plan({ ...planned, fixedSplitSize: 64 }), argument, 'fixedSplitSize', 'first plan');
+    wrapper.plan(planned);
   });
 });
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Batches are planned by pure functions: what the items of decode tell their blocks is tested without a GPU.
 import { describe, expect, it } from 'vitest';
-import { type BatchShape, cutBatch } from '../../src/attention/batchPlan.ts';
+import { type BatchShape, cutBatch, mostItems } from '../../src/attention/batchPlan.ts';
 import { itemGrid } from '../../src/attention/planBuffer.ts';
 import { writePlan } from '../../src/attention/planWords.ts';
 import { uniformSource } from '../reference/random.ts';
@@ -113,6 +113,38 @@ describe('splits', () => {
       else while (itemsOf(expected) > maxItems) ++expected;
       expect(planDecode(kvLens).cut.chunk).toBe(expected);
     }
+  });
+});
+
+describe('mostItems', () => {
+  it.each([
+    ['decode', shape],
+    ['decode in many waves', { ...shape, slots: 24 }],
+    ['prefill', { ...shape, tileRows: 128, kvTile: 64, slots: 264, minTiles: 2, mergesInPlace: false }],
+    ['wide groups', { ...shape, numKvHeads: 1 }],
+    ['that never splits', { ...shape, neverSplits: true }],
+  ] as const)('bounds every batch of %s', (_name, planned) => {
+    const uniform = uniformSource(9);
+    for (let round = 0; round < 400; ++round) {
+      const [batchSize, numTokens] = [1 + Math.floor(uniform() * 40), 1 + Math.floor(uniform() ** 2 * 3000)];
+      const most = mostItems(planned, batchSize, numTokens, false);
+      const requests = 1 + Math.floor(uniform() * Math.min(batchSize, numTokens));
+      // What the requests leave of all tokens goes to one of them, or is not there.
+      const qoLen = Int32Array.from({ length: requests }, () => Math.floor((uniform() * numTokens) / requests));
+      const left = numTokens - qoLen.reduce((a, b) => a + b, 0);
+      if (uniform() < 0.5) qoLen[0]! += left;
+      const kvLen = Int32Array.from(qoLen, (length) => length + Math.floor(uniform() ** 4 * 50_000));
+      const none = new Int32Array(requests);
+      const batch = { batchSize: requests, qoBegin: none, qoLen, kvStart: none, kvLen };
+      expect(cutBatch(batch, planned).numItems).toBeLessThanOrEqual(most);
+    }
+  });
+
+  it('has no more than a wave where all requests fit into one, but with splits of a given size', () => {
+    expect(mostItems(shape, 16, 16, false)).toBe(16);
+    expect(mostItems(shape, 16, 16, true)).toBe(16 + 2 * 17);
+    expect(mostItems(shape, 17, 17, false)).toBe(17 + 2 * 17);
+    expect(mostItems({ ...shape, slots: 528 }, 64, 64, false)).toBe(66);
   });
 });
 
