@@ -46,8 +46,6 @@ const localMemoryLimit = new Map([
   ['renorm_probs_f32_v1_t1024_l2', 224],
   ['mask_logits_f32_v4_t1024', 32],
   ['mask_logits_bf16_v1_t512', 32],
-  ['softmax_f32_v4_plain_t256', 48],
-  ['softmax_f32_v4_plain_t1024', 48],
 ]);
 
 /** @typedef {{ registers: number, stackBytes: number, spillBytes: number, sharedBytes: number }} Usage */

@@ -94,6 +94,7 @@ enum : int {
   CU_FUNC_ATTRIBUTE_BINARY_VERSION = 6,
   CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES = 8,
   CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT = 9,
+  CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED = 14,
   CU_SHAREDMEM_CARVEOUT_MAX_SHARED = 100,
 
   CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION = 4,
@@ -184,6 +185,8 @@ enum : int {
 #define FLASHINFER_DRIVER_OPTIONAL(X)                                                                            \
   X(cuFuncGetParamInfo, "cuFuncGetParamInfo", (CUfunction function, size_t index, size_t* offset, size_t* size)) \
   X(cuFuncLoad, "cuFuncLoad", (CUfunction function))                                                             \
+  X(cuOccupancyMaxActiveClusters, "cuOccupancyMaxActiveClusters",                                                \
+    (int* clusters, CUfunction function, const CUlaunchConfig* config))                                          \
   X(cuTensorMapEncodeTiled, "cuTensorMapEncodeTiled",                                                            \
     (CUtensorMap * map, int dtype, uint32_t rank, void* address, const uint64_t* dims, const uint64_t* strides,  \
      const uint32_t* box, const uint32_t* elementStrides, int interleave, int swizzle, int l2Promotion, int oobFill))

@@ -128,6 +128,32 @@ int32_t KernelOccupancy(CudaState& state, uint32_t handle, int32_t threads, uint
   return blocks;
 }
 
+CUlaunchAttribute ClusterAttribute(uint32_t blocks) {
+  CUlaunchAttribute attribute{};
+  attribute.id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+  attribute.value.clusterDim = {blocks, 1, 1};
+  return attribute;
+}
+
+/** How large clusters are that every GPU with clusters runs. Larger ones a function has to ask for. */
+constexpr uint32_t kPortableCluster = 8;
+
+int32_t KernelClusters(CudaState& state, uint32_t handle, uint32_t threads, uint32_t cluster) {
+  const Kernel& kernel = state.FindKernel(handle);
+  MakeCurrent(*kernel.device);
+  const DriverApi& api = Api();
+  if (api.cuOccupancyMaxActiveClusters == nullptr) return 0;
+  if (cluster > kPortableCluster &&
+      api.cuFuncSetAttribute(kernel.function, CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1) != CUDA_SUCCESS) {
+    return 0;
+  }
+  CUlaunchAttribute attribute = ClusterAttribute(cluster);
+  const CUlaunchConfig config{cluster, 1, 1, threads, 1, 1, 0, nullptr, &attribute, 1};
+  int clusters = 0;
+  // An error means that the GPU, or this slice of one, has no place for such a cluster.
+  return api.cuOccupancyMaxActiveClusters(&clusters, kernel.function, &config) == CUDA_SUCCESS ? clusters : 0;
+}
+
 std::string DescribeLaunch(const Kernel& kernel, const CUlaunchConfig& config, uint32_t cluster) {
   return kernel.name + " with grid (" + std::to_string(config.gridDimX) + ", " + std::to_string(config.gridDimY) +
          ", " + std::to_string(config.gridDimZ) + "), " + std::to_string(config.blockDimX) + " threads, " +
@@ -146,10 +172,7 @@ void Launch(CudaState& state, uint32_t handle, uint32_t gridX, uint32_t gridY, u
   }
   CUlaunchAttribute attributes[2];
   unsigned int count = 0;
-  if (cluster != 0) {
-    attributes[count].id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
-    attributes[count++].value.clusterDim = {cluster, 1, 1};
-  }
+  if (cluster != 0) attributes[count++] = ClusterAttribute(cluster);
   if (pdl) {
     attributes[count].id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
     attributes[count++].value.programmaticStreamSerializationAllowed = 1;
@@ -209,6 +232,7 @@ void AddKernelFunctions(FunctionTable& table) {
       .Add<KernelInfo>("kernelInfo")
       .Add<KernelDestroy>("kernelDestroy")
       .Add<KernelOccupancy>("kernelOccupancy")
+      .Add<KernelClusters>("kernelClusters")
       .Add<Launch>("launch")
       .Add<TensorMapEncodeTiled>("tensorMapEncodeTiled");
 }

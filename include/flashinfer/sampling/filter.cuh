@@ -59,6 +59,12 @@ class WeightSum {
   uint32_t high_ = 0, low_ = 0;
 };
 
+/** Of softmax: what weights are multiplied by. Without a division, which took as long as an exchange between blocks. */
+__device__ __forceinline__ float softmax_factor(uint32_t max_key, uint64_t total) {
+  if (!(fabsf(value_of_key(max_key)) <= kLargestFloat)) return __int_as_float(0x7fc00000);  // infinite, or NaN
+  return reciprocal_approx(static_cast<float>(total)) * weight_factor(1.0f);
+}
+
 /** The sum of the weights, and each warp's share of it. */
 template <class RowType, class Group, RowInput kInput>
 __device__ WarpShare total_weight(const RowType& row, Group& group, const RowWeights<kInput>& weights) {

@@ -18,7 +18,6 @@ __device__ __forceinline__ void softmax(const Params& params) {
   const uint32_t max_key = group.peak(row.has_nan() ? 0xffffffffu : ordered_key(top), 0).max;
   const float temperature = per_row<float>(params.temperature, params.temperature_value, index);
   const RowWeights<RowInput::kSoftmax> weights(max_key, temperature, 0.0f);
-  const bool defined = fabsf(value_of_key(max_key)) <= kLargestFloat;  // false for NaN
   float* out = static_cast<float*>(params.out) + static_cast<int64_t>(index) * params.vocab;
   uint64_t sum = 0;
   const auto add = [&](float value) { sum += weight_of(value, weights.factor); };
@@ -33,8 +32,7 @@ __device__ __forceinline__ void softmax(const Params& params) {
       for (int k = 0; k < 4; ++k) add(weights.value(values[k]));
     });
   }
-  const uint64_t total = group.share(sum).total;
-  const float factor = defined ? reciprocal_sum(total, weights.factor) : __int_as_float(0x7fc00000);
+  const float factor = softmax_factor(max_key, group.share(sum).total);
   row.write(out, [&](float x) { return (Config::kShared ? x : weights.value(x)) * factor; });
 }
 

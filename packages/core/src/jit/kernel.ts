@@ -77,6 +77,11 @@ export class Kernel {
     return this.#cuda.kernelOccupancy(this.#handle, this.#threads, sharedBytes);
   }
 
+  /** Clusters of so many blocks that the device runs at once, 0 for none; to ask before a launch with more than 8. */
+  clusters(cluster: number): number {
+    return this.#cuda.kernelClusters(this.#handle, this.#threads, cluster);
+  }
+
   // Raised to what launches ask for and no further: the driver takes a high limit as a wish for less L1 cache.
   #allowShared(bytes: number): void {
     try {

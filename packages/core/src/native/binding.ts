@@ -519,6 +519,11 @@ export interface NativeCuda {
   kernelDestroy(kernel: KernelHandle): void;
   /** Resident blocks a multiprocessor at this block size and dynamic shared memory. */
   kernelOccupancy(kernel: KernelHandle, threads: number, sharedBytes: number): number;
+  /**
+   * Clusters of so many blocks, without dynamic shared memory, that the device runs at once: 0 where it runs none. More than
+   * 8 blocks, which some GPUs have room for, a launch takes behind this call alone.
+   */
+  kernelClusters(kernel: KernelHandle, threads: number, cluster: number): number;
   /** One cuLaunchKernelEx with the struct's current bytes. cluster = 0: no cluster attribute; pdl: programmatic dependent launch. */
   launch(
     kernel: KernelHandle,

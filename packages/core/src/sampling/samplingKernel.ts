@@ -5,6 +5,7 @@ import { parseTarget } from '../jit/arch.ts';
 import { namedSpec } from '../jit/namedSpec.ts';
 import type { KernelSpec, ParamField } from '../jit/spec.ts';
 import { cppType, type DType, dtypes } from '../tensor/dtype.ts';
+import { heldSoftmaxModelSpec, heldSoftmaxSpecs } from './heldSoftmax.ts';
 
 export type SamplingKind = 'softmax' | 'sampleProbs' | 'sampleLogits' | 'renormProbs' | 'maskLogits';
 
@@ -251,6 +252,7 @@ export function samplingSpecs(): KernelSpec[] {
   const single = kernelShape(singleShape, false);
   const both = (shape: KernelShape) => [shape, { ...shape, keepsRow: false }];
   return [
+    ...heldSoftmaxSpecs(),
     ...(['sampleProbs', 'sampleLogits', 'renormProbs', 'maskLogits'] as const).flatMap((kind) =>
       [selecting, ...both(singleSelecting)].map((shape) => samplingSpec(kind, 'float32', 4, shape)),
     ),
@@ -279,7 +281,7 @@ export function samplingModelSpecs({ models, dtypes: modelDtypes, target, shared
     const plain = planSampling(vocab, 1, false, limits);
     return [
       ...(['float32', ...modelDtypes] as const).flatMap((dtype) => [
-        samplingSpec('softmax', dtype, 4, plain),
+        heldSoftmaxModelSpec(dtype, vocab, target) ?? samplingSpec('softmax', dtype, 4, plain),
         samplingSpec('sampleLogits', dtype, 4, plain),
         samplingSpec('sampleLogits', dtype, 4, selecting),
         samplingSpec('maskLogits', dtype, 4, selecting),

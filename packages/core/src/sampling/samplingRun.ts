@@ -8,6 +8,7 @@ import { currentStream } from '../runtime/stream.ts';
 import { type DType, dtypes } from '../tensor/dtype.ts';
 import { Tensor } from '../tensor/tensor.ts';
 import { vectorWidth } from '../tensor/vectorWidth.ts';
+import { runHeldSoftmax } from './heldSoftmax.ts';
 import {
   maxVocab,
   planSampling,
@@ -146,6 +147,7 @@ export class SamplingRun {
 
   private runOnCuda(out: Tensor, rows: number): void {
     const { kind, x } = this;
+    if (kind === 'softmax' && runHeldSoftmax(x, out, this.temperature)) return;
     const { deviceIndex } = x;
     const vocab = x.shape[1]!;
     const device = deviceProperties(deviceIndex);

@@ -362,6 +362,20 @@ describe.runIf(process.platform === 'linux')('against the fake driver', () => {
     expect(value.occupancy).toBe(128_077);
   });
 
+  it('says how many clusters run at once, and allows large ones', () => {
+    const { value, calls } = fake.run(`${prelude}
+      const { kernel } = makeKernel();
+      return [8, 16, 32].map((cluster) => cuda.kernelClusters(kernel, 256, cluster));`);
+    expect(value).toEqual([7, 7, 0]);
+    expect(calls.filter((call) => /^(cuFuncSetAttribute|cuOccupancy)/.test(call))).toEqual([
+      'cuOccupancyMaxActiveClusters grid=8 block=256 cluster=8',
+      'cuFuncSetAttribute 14 1',
+      'cuOccupancyMaxActiveClusters grid=16 block=256 cluster=16',
+      'cuFuncSetAttribute 14 1',
+      'cuOccupancyMaxActiveClusters grid=32 block=256 cluster=32',
+    ]);
+  });
+
   it('keeps the struct alive for as long as the kernel', () => {
     const { value } = fake.run(`${prelude}
       let kernel, block = cuda.memAlloc(0, 4, stream);

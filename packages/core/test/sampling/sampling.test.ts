@@ -99,6 +99,41 @@ describeOnEachIsa('softmax', () => {
     }
   }
 
+  // On sm_90 and up clusters hold rows in registers where four elements can be read at once.
+  it.each([4, 1020, 1028, 4096, 4100, 20_000, 40_004, 131_072, 151_936, 201_088, 262_144, 262_148])(
+    'rows of %i give the same bits whatever their alignment',
+    (vocab) => {
+      const values = normalArray(2 * vocab, 6, 4);
+      const [aligned, apart, odd] = [0, 4, 1].map((padding) =>
+        softmax(paddedRows(values, [2, vocab], 'float32', padding).tensor, { temperature: 0.8 }),
+      ) as [Tensor, Tensor, Tensor];
+      const source = Float64Array.from(values);
+      const found = held(aligned);
+      for (let r = 0; r < 2; r++) {
+        const expected = softmaxReference(rowOf(source, r, vocab), Math.fround(0.8));
+        expect(rowOf(found, r, vocab).every((x, i) => Math.abs(x - expected[i]!) <= 2e-5 * (expected[i]! + 1e-6))).toBe(
+          true,
+        );
+      }
+      expect(bytesOf(apart).equals(bytesOf(aligned))).toBe(true);
+      expect(bytesOf(odd).equals(bytesOf(aligned))).toBe(true);
+    },
+  );
+
+  it.each([4, 4096, 128_256])('a NaN or an infinity anywhere makes all of a row of %i NaN', (vocab) => {
+    for (const [at, value] of [
+      [0, Number.NaN],
+      [vocab >> 1, Infinity],
+      [vocab - 1, Number.NaN],
+    ] as const) {
+      const values = normalArray(3 * vocab, 8);
+      values[vocab + at] = value;
+      const found = held(softmax(tensor(values, { shape: [3, vocab], device })));
+      for (const r of [0, 2]) expect(rowOf(found, r, vocab).some(Number.isNaN)).toBe(false);
+      expect(rowOf(found, 1, vocab).every(Number.isNaN)).toBe(true);
+    }
+  });
+
   it('treats special rows as documented', () => {
     const rows = [
       [0, Number.NaN, 1, 2],

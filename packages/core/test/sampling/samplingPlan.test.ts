@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // How rows are dealt to clusters: tables of decisions, without a device.
 import { describe, expect, it } from 'vitest';
+import { planHeldSoftmax } from '../../src/sampling/heldSoftmax.ts';
 import { planSampling, type SamplingLimits, staggerOf } from '../../src/sampling/samplingKernel.ts';
 
 const h200: SamplingLimits = { clusters: true, sharedPerBlock: 232_448, sharedPerSm: 233_472, numSms: 132 };
@@ -41,5 +42,34 @@ describe('planSampling', () => {
   it('has one cluster a row where no cluster holds it, and on GPUs without clusters', () => {
     expect(planSampling(700_004, 512, true, h200)).toMatchObject({ keepsRow: false, clustersAtOnce: 512 });
     expect(planSampling(128_256, 512, true, a100)).toMatchObject({ cluster: 1, clustersAtOnce: 512 });
+  });
+});
+
+describe('planHeldSoftmax', () => {
+  it.each([
+    [1, 16, 1, 1],
+    [1025, 16, 1, 2],
+    [4096, 16, 1, 4],
+    [4097, 16, 2, 3],
+    [32_768, 16, 8, 4],
+    [128_256, 16, 16, 8],
+    [128_256, 8, 8, 16],
+    [262_144, 16, 16, 16],
+  ])('gives a row of %i, with clusters up to %i, %i blocks of %i accesses', (vocab, maxCluster, cluster, accesses) => {
+    expect(planHeldSoftmax(vocab, maxCluster)).toEqual({ cluster, accesses });
+  });
+
+  it('has an element for every thread in all accesses but the last', () => {
+    for (let vocab = 4; vocab <= 262_144; vocab += 1012) {
+      const { cluster, accesses } = planHeldSoftmax(vocab, 16)!;
+      expect(1024 * cluster * accesses).toBeGreaterThanOrEqual(vocab);
+      expect(1024 * cluster * (accesses - 1)).toBeLessThan(vocab);
+    }
+  });
+
+  it('leaves longer rows, and GPUs without clusters, to the other kernel', () => {
+    expect(planHeldSoftmax(262_145, 16)).toBeUndefined();
+    expect(planHeldSoftmax(131_076, 8)).toBeUndefined();
+    expect(planHeldSoftmax(4, 0)).toBeUndefined();
   });
 });

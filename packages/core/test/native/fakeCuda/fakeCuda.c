@@ -407,6 +407,13 @@ typedef struct {
   Attribute *attributes;
   unsigned count;
 } Config;
+#ifndef FAKE_OLD
+API cuOccupancyMaxActiveClusters(int *clusters, void *function, const Config *c) {
+  const unsigned blocks = c->attributes[0].cluster[0];
+  note("cuOccupancyMaxActiveClusters grid=%u block=%u cluster=%u", c->grid[0], c->block[0], blocks);
+  return (void)function, *clusters = 7, blocks > 16 ? 912 : OK;
+}
+#endif
 LOCKED(cuLaunchKernelEx, (const Config *c, void *function, void **params, void **extra), c, function, params, extra) {
   struct {
     uint64_t address;
