@@ -23,4 +23,13 @@ __device__ __forceinline__ int find_request(const Index* indptr, int batch_size,
   return low;
 }
 
+/**
+ * Of a grid's token, which request it may belong to: so many requests a token as there are on average. Right for requests of
+ * one length, as in decode.
+ */
+__device__ __forceinline__ int guess_request(uint32_t token, float requests_per_token, int batch_size) {
+  const int guess = static_cast<int>((static_cast<float>(token) + 0.5f) * requests_per_token);
+  return guess < batch_size ? guess : batch_size - 1;
+}
+
 }  // namespace flashinfer

@@ -22,6 +22,11 @@ struct AppendConfig {
 
 namespace detail {
 
+/** Where it is written, ahead of what is known about its use. */
+__device__ __forceinline__ int load_int(const int* address) {
+  return static_cast<int>(load_once<int, 1>(address).words[0]);
+}
+
 /** Where a token goes; page < 0: nowhere. */
 struct PageEntry {
   int page, entry;
@@ -34,14 +39,14 @@ struct PageEntry {
 template <bool GUESS, class Params>
 __device__ __forceinline__ PageEntry find_page_entry(const Params& params, uint32_t row) {
   const int* indptr = static_cast<const int*>(params.kv_indptr);
-  const int request = static_cast<int>(load_once<int, 1>(static_cast<const int*>(params.batch_indices) + row).words[0]);
-  const int position = static_cast<int>(load_once<int, 1>(static_cast<const int*>(params.positions) + row).words[0]);
+  const int request = load_int(static_cast<const int*>(params.batch_indices) + row);
+  const int position = load_int(static_cast<const int*>(params.positions) + row);
   const int guess = static_cast<int>(row);
   int first = 0, last = 0;
   if constexpr (GUESS) {
     if (guess < params.batch_size) {
-      first = static_cast<int>(load_once<int, 1>(indptr + guess).words[0]);
-      last = static_cast<int>(load_once<int, 1>(indptr + guess + 1).words[0]);
+      first = load_int(indptr + guess);
+      last = load_int(indptr + guess + 1);
     }
   }
   if (request < 0 || request >= params.batch_size || position < 0) return {-1, 0};
@@ -159,18 +164,32 @@ __device__ __forceinline__ void append_paged_kv(const Params& params) {
 
 /**
  * Request and position of each appended token: those of request r, rows append_indptr[r] up to append_indptr[r + 1], are
- * the last of its seq_lens[r]. Rows of no request get -1 and 0.
+ * the last of its seq_lens[r]. Rows of no request get -1 and 0. What a guess of the request needs is read with the bounds of
+ * all: a search waits for one access after the other (64 requests of a token, H200: 4.1 us for 5.7).
  */
 template <class Params>
 __device__ __forceinline__ void batch_indices_positions(const Params& params) {
   const uint32_t row = blockIdx.x * blockDim.x + threadIdx.x;
-  if (row >= static_cast<uint32_t>(params.rows)) return;
   const int* indptr = static_cast<const int*>(params.append_indptr);
-  const int last = indptr[params.batch_size], token = static_cast<int>(row);
+  const int* seq_lens = static_cast<const int*>(params.seq_lens);
+  const int batch_size = params.batch_size, token = static_cast<int>(row);
+  wait_for_previous_grid();
+  launch_next_grid();
+  if (row >= static_cast<uint32_t>(params.rows)) return;
   int request = -1, position = 0;
-  if (params.batch_size > 0 && token >= indptr[0] && token < last) {
-    request = find_request(indptr, params.batch_size, row);
-    position = static_cast<const int*>(params.seq_lens)[request] - (indptr[request + 1] - token);
+  if (batch_size > 0) {
+    const int guess = guess_request(row, params.requests_per_row, batch_size);
+    const int begin = detail::load_int(indptr), end = detail::load_int(indptr + batch_size);
+    const int first = detail::load_int(indptr + guess);
+    int next = detail::load_int(indptr + guess + 1), length = detail::load_int(seq_lens + guess);
+    if (token >= begin && token < end) {
+      request = guess;
+      if (token < first || token >= next) {
+        request = find_request(indptr, batch_size, row);
+        next = indptr[request + 1], length = seq_lens[request];
+      }
+      position = length - (next - token);
+    }
   }
   static_cast<int*>(params.batch_indices)[row] = request;
   static_cast<int*>(params.positions)[row] = position;
@@ -180,6 +199,8 @@ __device__ __forceinline__ void batch_indices_positions(const Params& params) {
 template <class Params>
 __device__ __forceinline__ void seq_lens(const Params& params) {
   const int request = blockIdx.x * blockDim.x + threadIdx.x;
+  wait_for_previous_grid();
+  launch_next_grid();
   if (request >= params.batch_size) return;
   const int* indptr = static_cast<const int*>(params.kv_indptr);
   const int full = indptr[request + 1] - indptr[request] - 1;

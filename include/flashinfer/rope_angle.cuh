@@ -13,14 +13,11 @@ struct RopeFrequency {
   float high, low;
 };
 
-/**
- * theta^(-2d/D) * rcp_scale for pair `d` of the rotary dimension D. Llama 3.1 scales low frequencies f only: a share
- * f * smooth_a + smooth_b, within [0, 1], is not scaled.
- */
-__device__ __forceinline__ RopeFrequency rope_frequency(int d, int rotary_dim, double rcp_scale, double log2_theta,
-                                                        double smooth_a = 0.0, double smooth_b = 0.0) {
+/** 2^exponent * rcp_scale. Llama 3.1 scales low frequencies f only: a share f * smooth_a + smooth_b, within [0, 1], is not scaled. */
+__device__ __forceinline__ RopeFrequency rope_frequency_of(double exponent, double rcp_scale, double smooth_a,
+                                                           double smooth_b) {
   // Computed once a thread and pair, so float64 is affordable where float32 would lose the low part.
-  const double base = exp2(-2.0 * d / rotary_dim * log2_theta);
+  const double base = exp2(exponent);
   const double smooth = fmin(fmax(base * smooth_a + smooth_b, 0.0), 1.0);
   const double turns = base * (smooth + (1.0 - smooth) * rcp_scale) * 0.15915494309189535;
   RopeFrequency f;
@@ -29,22 +26,50 @@ __device__ __forceinline__ RopeFrequency rope_frequency(int d, int rotary_dim, d
   return f;
 }
 
-__device__ __forceinline__ void rope_sincos(RopeFrequency f, int position, float& s, float& c) {
-  const float p = static_cast<float>(position);  // exact below 2^24
-  const float turns = p * f.high;
-  const float residue = fmaf(p, f.low, fmaf(p, f.high, -turns));
-  const float angle = ((turns - rintf(turns)) + residue) * kTwoPi;  // within [-pi, pi]: the fast forms are accurate
+/** theta^(-2d/D) * rcp_scale for pair `d` of the rotary dimension D. */
+__device__ __forceinline__ RopeFrequency rope_frequency(int d, int rotary_dim, double rcp_scale, double log2_theta) {
+  return rope_frequency_of(-2.0 * d / rotary_dim * log2_theta, rcp_scale, 0.0, 0.0);
+}
+
+/** Turns of a pair at a position of up to 2^24, in which float32 is exact; within half a turn. */
+__device__ __forceinline__ float rope_turns(RopeFrequency f, float position) {
+  const float turns = position * f.high;
+  const float residue = fmaf(position, f.low, fmaf(position, f.high, -turns));
+  return (turns - rintf(turns)) + residue;
+}
+
+/** As rope_turns, at any position: all 49 bits of the frequency show. */
+__device__ __forceinline__ float rope_turns_far(RopeFrequency f, double position) {
+  const double turns = position * (static_cast<double>(f.high) + static_cast<double>(f.low));
+  return static_cast<float>(turns - rint(turns));
+}
+
+/** Of a fraction of a turn: within [-pi, pi] the fast forms are accurate. */
+__device__ __forceinline__ void rope_sincos_of(float turns, float& s, float& c) {
+  const float angle = turns * kTwoPi;
   s = __sinf(angle);
   c = __cosf(angle);
 }
 
-/** As rope_sincos, at any position; beyond 2^24 the 49 bits of the frequency show. */
-__device__ __forceinline__ void rope_sincos_far(RopeFrequency f, int64_t position, float& s, float& c) {
-  if (position >= -(1 << 24) && position <= (1 << 24)) return rope_sincos(f, static_cast<int>(position), s, c);
-  const double turns = static_cast<double>(position) * (static_cast<double>(f.high) + static_cast<double>(f.low));
-  const float angle = static_cast<float>(turns - rint(turns)) * kTwoPi;
-  s = __sinf(angle);
-  c = __cosf(angle);
+__device__ __forceinline__ void rope_sincos(RopeFrequency f, int position, float& s, float& c) {
+  rope_sincos_of(rope_turns(f, static_cast<float>(position)), s, c);
+}
+
+/** sin and cos of N pairs at any position. */
+template <int N>
+__device__ __forceinline__ void rope_sincos(const RopeFrequency* f, int64_t position, float* s, float* c) {
+  float turns[N];
+  if (position >= -(1 << 24) && position <= (1 << 24)) {
+    const float near = static_cast<float>(static_cast<int>(position));
+#pragma unroll
+    for (int i = 0; i < N; ++i) turns[i] = rope_turns(f[i], near);
+  } else {
+    const double far = static_cast<double>(position);
+#pragma unroll
+    for (int i = 0; i < N; ++i) turns[i] = rope_turns_far(f[i], far);
+  }
+#pragma unroll
+  for (int i = 0; i < N; ++i) rope_sincos_of(turns[i], s[i], c[i]);
 }
 
 }  // namespace flashinfer

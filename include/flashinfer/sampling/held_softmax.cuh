@@ -5,6 +5,7 @@
 // the chain of one block, from its loads over the two values that all blocks tell each other, maximum and sum, to its
 // stores. So 16 blocks share a row, every thread asks for its elements at once, and the code has neither loops nor options.
 #pragma once
+#include <flashinfer/pdl.cuh>
 #include <flashinfer/sampling/filter.cuh>
 
 namespace flashinfer {
@@ -108,6 +109,8 @@ __device__ __forceinline__ void held_softmax(const Params& params) {
   const T* x = static_cast<const T*>(params.x) + row * params.x_stride + first;
   const bool has_last = first + (kAccesses - 1) * Config::kStep < params.vocab;
   float values[kAccesses][4];
+  wait_for_previous_grid();
+  launch_next_grid();
 #pragma unroll
   for (int i = 0; i < kAccesses; ++i) {
     if (i < kAccesses - 1 || has_last) {

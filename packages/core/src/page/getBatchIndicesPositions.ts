@@ -5,6 +5,7 @@ import { checkSeparate } from '../check/overlap.ts';
 import { getKernel } from '../jit/kernel.ts';
 import { logCall } from '../logging.ts';
 import { native } from '../native/load.ts';
+import { usesDependentLaunch } from '../runtime/dependentLaunch.ts';
 import { currentStream } from '../runtime/stream.ts';
 import { empty } from '../tensor/create.ts';
 import type { DType } from '../tensor/dtype.ts';
@@ -143,8 +144,12 @@ function onDevice(
     positions: positions.ptr,
     batch_size: batchSize,
     rows: nnz,
+    requests_per_row: batchSize / nnz,
   };
   const grid = [Math.ceil(nnz / batchIndicesPositionsSpec.threads), 1, 1] as const;
-  getKernel(batchIndicesPositionsSpec, deviceIndex).launch(grid, args, { stream: currentStream(deviceIndex) });
+  getKernel(batchIndicesPositionsSpec, deviceIndex).launch(grid, args, {
+    stream: currentStream(deviceIndex),
+    pdl: usesDependentLaunch(deviceIndex, undefined),
+  });
   return [batchIndices, positions];
 }

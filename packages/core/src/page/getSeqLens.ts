@@ -4,6 +4,7 @@ import { Checker } from '../check/checker.ts';
 import { getKernel } from '../jit/kernel.ts';
 import { logCall } from '../logging.ts';
 import { native } from '../native/load.ts';
+import { usesDependentLaunch } from '../runtime/dependentLaunch.ts';
 import { currentStream } from '../runtime/stream.ts';
 import { empty } from '../tensor/create.ts';
 import type { DType } from '../tensor/dtype.ts';
@@ -86,6 +87,9 @@ function onDevice(check: Checker, kvIndptr: Tensor, kvLastPageLen: Tensor, pageS
     page_size: pageSize,
   };
   const grid = [Math.ceil(batchSize / seqLensSpec.threads), 1, 1] as const;
-  getKernel(seqLensSpec, deviceIndex).launch(grid, args, { stream: currentStream(deviceIndex) });
+  getKernel(seqLensSpec, deviceIndex).launch(grid, args, {
+    stream: currentStream(deviceIndex),
+    pdl: usesDependentLaunch(deviceIndex, undefined),
+  });
   return seqLens;
 }

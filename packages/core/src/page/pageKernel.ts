@@ -96,6 +96,7 @@ export const batchIndicesPositionsSpec: KernelSpec = {
     { name: 'positions', type: 'ptr' },
     { name: 'batch_size', type: 'i32' },
     { name: 'rows', type: 'i32' },
+    { name: 'requests_per_row', type: 'f32' },
   ],
   threads,
 };

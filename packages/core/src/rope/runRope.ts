@@ -101,6 +101,7 @@ function runOnCuda(call: RopeCall): void {
   const { deviceIndex } = q.x;
   const { bytes } = dtypes[q.x.dtype];
   const tokens = q.x.shape[0]!;
+  const batchSize = positions.indptr === undefined ? 0 : positions.values.size;
   const cache = isCache(angles) ? angles : undefined;
   const { rcpScale, theta, smoothA, smoothB } = isCache(angles) ? noFrequencies : angles;
   const tensors = [q.x, q.out, k.x, k.out];
@@ -141,13 +142,14 @@ function runOnCuda(call: RopeCall): void {
     cache_stride: cache?.strides[0] ?? 0,
     cache_rows: cache?.shape[0] ?? 0,
     rcp_scale: rcpScale,
-    log2_theta: Math.log2(theta),
+    log2_step: (-2 * Math.log2(theta)) / rotaryDim,
     smooth_a: smoothA,
     smooth_b: smoothB,
     tokens,
     q_heads: q.heads,
     k_heads: k.heads,
-    batch_size: positions.indptr === undefined ? 0 : positions.values.size,
+    batch_size: batchSize,
+    requests_per_token: batchSize / tokens,
     rotary_dim: rotaryDim,
     columns: tile.columns,
     columns_multiplier: divisionMultiplier(tile.columns),

@@ -4,6 +4,7 @@ import { parseTarget, type Target } from '../jit/arch.ts';
 import { getKernel, type Kernel } from '../jit/kernel.ts';
 import { namedSpec } from '../jit/namedSpec.ts';
 import type { KernelSpec, ParamField } from '../jit/spec.ts';
+import { usesDependentLaunch } from '../runtime/dependentLaunch.ts';
 import { smArch } from '../runtime/device.ts';
 import { currentStream } from '../runtime/stream.ts';
 import { cppType, type DType, dtypes } from '../tensor/dtype.ts';
@@ -79,7 +80,8 @@ export function runHeldSoftmax(logits: Tensor, out: Tensor, temperature: number 
     temperature_value: temperature instanceof Tensor ? 1 : temperature,
   };
   const stream = currentStream(deviceIndex);
-  kernel.launch([rows * cluster, 1, 1], args, { stream, cluster: cluster > 1 ? cluster : 0 });
+  const pdl = usesDependentLaunch(deviceIndex, undefined);
+  kernel.launch([rows * cluster, 1, 1], args, { stream, pdl, cluster: cluster > 1 ? cluster : 0 });
   return true;
 }
 

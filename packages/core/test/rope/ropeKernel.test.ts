@@ -15,6 +15,10 @@ describe('chooseRopeTile', () => {
     const many = { vec: 8, heads: 4, columns: 8, groups: 10, tokensPerBlock: 2, blocksPerToken: 1, threads: 160 };
     expect(chooseRopeTile(8192, 40, 128, 8, 132, cached)).toEqual(many);
     expect(chooseRopeTile(8192, 40, 128, 8, 132, made)).toEqual({ ...many, tokensPerBlock: 3, threads: 256 });
+    const some = { ...many, heads: 2, groups: 20, tokensPerBlock: 1 };
+    expect(chooseRopeTile(1024, 40, 128, 8, 132, made)).toEqual(some);
+    expect(chooseRopeTile(1024, 40, 128, 8, 132, cached)).toMatchObject({ heads: 4 });
+    expect(chooseRopeTile(8192, 40, 128, 8, 132, { ...made, positions: 'indptr' })).toEqual(some);
   });
 
   it('covers every head of every token', () => {
