@@ -5,7 +5,8 @@ import { parseTarget } from '../jit/arch.ts';
 import { namedSpec } from '../jit/namedSpec.ts';
 import type { KernelSpec, ParamField } from '../jit/spec.ts';
 import { cppType, type DType, dtypes } from '../tensor/dtype.ts';
-import { heldSoftmaxModelSpec, heldSoftmaxSpecs } from './heldSoftmax.ts';
+import { heldModelSpec, heldSpecs } from './heldRows.ts';
+import { samplingParams } from './samplingParams.ts';
 
 export type SamplingKind = 'softmax' | 'sampleProbs' | 'sampleLogits' | 'renormProbs' | 'maskLogits';
 
@@ -159,39 +160,10 @@ export function staggerOf(kind: SamplingKind, rows: number, plan: SamplingPlan):
   return Math.floor((cycles * segment * threads) / (32 * clustersAtOnce));
 }
 
-const params: readonly ParamField[] = [
-  { name: 'x', type: 'ptr' },
-  { name: 'out', type: 'ptr' },
-  { name: 'valid', type: 'ptr' },
-  { name: 'indices', type: 'ptr' },
-  { name: 'temperature', type: 'ptr' },
-  { name: 'top_k', type: 'ptr' },
-  { name: 'top_p', type: 'ptr' },
-  { name: 'min_p', type: 'ptr' },
-  { name: 'seed', type: 'ptr' },
-  { name: 'offset', type: 'ptr' },
-  { name: 'x_stride', type: 'i64' },
-  { name: 'seed_value', type: 'u64' },
-  { name: 'offset_value', type: 'u64' },
-  { name: 'rows', type: 'i32' },
-  { name: 'out_rows', type: 'i32' },
-  { name: 'vocab', type: 'i32' },
-  { name: 'segment', type: 'i32' },
-  { name: 'stagger', type: 'i32' },
-  { name: 'clusters_at_once', type: 'i32' },
-  { name: 'filters', type: 'i32' },
-  { name: 'temperature_value', type: 'f32' },
-  { name: 'top_k_value', type: 'i32' },
-  { name: 'top_p_value', type: 'f32' },
-  { name: 'min_p_value', type: 'f32' },
-  { name: 'seed_per_row', type: 'i32' },
-  { name: 'offset_per_row', type: 'i32' },
-];
-
 /** The same object for the same arguments: kernels are looked up by it. `vec` is 4 or 1. */
 export function samplingSpec(kind: SamplingKind, dtype: DType, vec: number, shape: KernelShape): KernelSpec {
   const { short: kindShort, entry, input } = samplingKinds[kind];
-  return specOf(`${kindShort}_${dtypes[dtype].short}_v${vec}`, shape, params, () => {
+  return specOf(`${kindShort}_${dtypes[dtype].short}_v${vec}`, shape, samplingParams, () => {
     const config = configOf(dtype, vec, shape, false);
     return `${entry}<${input === undefined ? config : `${config}, flashinfer::RowInput::${input}`}>`;
   });
@@ -252,7 +224,7 @@ export function samplingSpecs(): KernelSpec[] {
   const single = kernelShape(singleShape, false);
   const both = (shape: KernelShape) => [shape, { ...shape, keepsRow: false }];
   return [
-    ...heldSoftmaxSpecs(),
+    ...heldSpecs(),
     ...(['sampleProbs', 'sampleLogits', 'renormProbs', 'maskLogits'] as const).flatMap((kind) =>
       [selecting, ...both(singleSelecting)].map((shape) => samplingSpec(kind, 'float32', 4, shape)),
     ),
@@ -281,12 +253,12 @@ export function samplingModelSpecs({ models, dtypes: modelDtypes, target, shared
     const plain = planSampling(vocab, 1, false, limits);
     return [
       ...(['float32', ...modelDtypes] as const).flatMap((dtype) => [
-        heldSoftmaxModelSpec(dtype, vocab, target) ?? samplingSpec('softmax', dtype, 4, plain),
-        samplingSpec('sampleLogits', dtype, 4, plain),
+        heldModelSpec('softmax', dtype, vocab, target) ?? samplingSpec('softmax', dtype, 4, plain),
+        heldModelSpec('sampleLogits', dtype, vocab, target) ?? samplingSpec('sampleLogits', dtype, 4, plain),
         samplingSpec('sampleLogits', dtype, 4, selecting),
         samplingSpec('maskLogits', dtype, 4, selecting),
       ]),
-      samplingSpec('sampleProbs', 'float32', 4, plain),
+      heldModelSpec('sampleProbs', 'float32', vocab, target) ?? samplingSpec('sampleProbs', 'float32', 4, plain),
       samplingSpec('sampleProbs', 'float32', 4, selecting),
       samplingSpec('renormProbs', 'float32', 4, selecting),
       chainSpec('float32', 4, plain),

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // What every operator over rows of a vocabulary shares: checks, values for all rows or one a row, and the launch.
 import type { Checker } from '../check/checker.ts';
-import { getKernel } from '../jit/kernel.ts';
+import { getKernel, type KernelArgs } from '../jit/kernel.ts';
 import { native } from '../native/load.ts';
 import { deviceProperties } from '../runtime/device.ts';
 import { currentStream } from '../runtime/stream.ts';
 import { type DType, dtypes } from '../tensor/dtype.ts';
 import { Tensor } from '../tensor/tensor.ts';
 import { vectorWidth } from '../tensor/vectorWidth.ts';
-import { runHeldSoftmax } from './heldSoftmax.ts';
+import { type HeldKind, runHeldRows } from './heldRows.ts';
 import {
   maxVocab,
   planSampling,
@@ -147,25 +147,38 @@ export class SamplingRun {
 
   private runOnCuda(out: Tensor, rows: number): void {
     const { kind, x } = this;
-    if (kind === 'softmax' && runHeldSoftmax(x, out, this.temperature)) return;
     const { deviceIndex } = x;
     const vocab = x.shape[1]!;
     const device = deviceProperties(deviceIndex);
     const thresholds = samplingFilters.topK | samplingFilters.topP;
     const selects = kind === 'renormProbs' || kind === 'maskLogits' || (this.filters & thresholds) !== 0;
+    const vec = vectorWidth(vocab, out.shape.length === 2 ? [x, out] : [x]) >= 4 ? 4 : 1;
+    if (vec === 4 && !selects && runHeldRows(kind as HeldKind, x, rows, () => this.heldArgs(out, rows))) return;
     const plan = planSampling(vocab, rows, selects, {
       clusters: device.major >= 9,
       sharedPerBlock: device.sharedMemPerBlockOptin,
       sharedPerSm: device.sharedMemPerMultiprocessor,
       numSms: device.multiProcessorCount,
     });
-    const vec = vectorWidth(vocab, out.shape.length === 2 ? [x, out] : [x]) >= 4 ? 4 : 1;
     const kernel = getKernel(samplingSpec(kind, x.dtype, vec, plan), deviceIndex);
     const { cluster, clustersAtOnce, segment, sharedBytes } = plan;
     const blocks = (samplingKinds[kind].loops ? clustersAtOnce : rows) * cluster;
     const options = { stream: currentStream(deviceIndex), sharedBytes, cluster: cluster > 1 ? cluster : 0 };
     const deal = { segment, stagger: staggerOf(kind, rows, plan), clusters_at_once: clustersAtOnce };
     kernel.launch([blocks, 1, 1], { ...this.args(out, rows), ...deal }, options);
+  }
+
+  private heldArgs(out: Tensor, rows: number): KernelArgs {
+    const { kind, x, temperature } = this;
+    if (kind !== 'softmax') return { ...this.args(out, rows), segment: 0, stagger: 0, clusters_at_once: rows };
+    return {
+      x: x.ptr,
+      out: out.ptr,
+      temperature: pointer(temperature),
+      x_stride: x.strides[0]!,
+      vocab: x.shape[1]!,
+      temperature_value: value(temperature),
+    };
   }
 
   private args(out: Tensor, rows: number) {

@@ -157,6 +157,39 @@ describeOnEachIsa('softmax', () => {
   });
 });
 
+// On sm_90 and up clusters hold rows in registers where four elements can be read at once, and nothing looks for thresholds.
+describe('draws without thresholds', () => {
+  it.each([4, 1020, 1028, 4096, 20_000, 40_004, 131_072, 151_936, 262_144, 262_148])(
+    'from rows of %i give the same tokens whatever their alignment',
+    (vocab) => {
+      const [rows, options] = [16, { seed: 9, offset: 4 }];
+      const values = normalArray(rows * vocab, 17, 3);
+      values.fill(-Infinity, 3 * vocab, 4 * vocab); // a row without weight
+      const read = [0, 4, 1].map((padding) => {
+        const logits = paddedRows(values, [rows, vocab], 'float32', padding).tensor;
+        const probs = paddedRows(
+          values.map((x) => Math.exp(x)),
+          [rows, vocab],
+          'float32',
+          padding,
+        ).tensor;
+        return [
+          samplingFromLogits(logits, options),
+          samplingFromProbs(probs, options),
+          minPSamplingFromProbs(probs, 0.01, options),
+        ].map(tokensOf);
+      });
+      expect(read[1]).toEqual(read[0]);
+      expect(read[2]).toEqual(read[0]);
+      for (const tokens of read[0]!) {
+        expect(tokens[3]).toBe(0);
+        expect(tokens.every((token) => token >= 0 && token < vocab)).toBe(true);
+      }
+      expect(new Set(read[0]![1]).size).toBeGreaterThan(vocab > 4 ? 10 : 1);
+    },
+  );
+});
+
 describeOnEachIsa('filters of rows', () => {
   for (const vocab of vocabs) {
     for (const padding of [0, 4, 1]) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // How rows are dealt to clusters: tables of decisions, without a device.
 import { describe, expect, it } from 'vitest';
-import { planHeldSoftmax } from '../../src/sampling/heldSoftmax.ts';
+import { planHeldRow } from '../../src/sampling/heldRows.ts';
 import { planSampling, type SamplingLimits, staggerOf } from '../../src/sampling/samplingKernel.ts';
 
 const h200: SamplingLimits = { clusters: true, sharedPerBlock: 232_448, sharedPerSm: 233_472, numSms: 132 };
@@ -45,7 +45,7 @@ describe('planSampling', () => {
   });
 });
 
-describe('planHeldSoftmax', () => {
+describe('planHeldRow', () => {
   it.each([
     [1, 16, 1, 1],
     [1025, 16, 1, 2],
@@ -56,20 +56,20 @@ describe('planHeldSoftmax', () => {
     [128_256, 8, 8, 16],
     [262_144, 16, 16, 16],
   ])('gives a row of %i, with clusters up to %i, %i blocks of %i accesses', (vocab, maxCluster, cluster, accesses) => {
-    expect(planHeldSoftmax(vocab, maxCluster)).toEqual({ cluster, accesses });
+    expect(planHeldRow(vocab, maxCluster)).toEqual({ cluster, accesses });
   });
 
   it('has an element for every thread in all accesses but the last', () => {
     for (let vocab = 4; vocab <= 262_144; vocab += 1012) {
-      const { cluster, accesses } = planHeldSoftmax(vocab, 16)!;
+      const { cluster, accesses } = planHeldRow(vocab, 16)!;
       expect(1024 * cluster * accesses).toBeGreaterThanOrEqual(vocab);
       expect(1024 * cluster * (accesses - 1)).toBeLessThan(vocab);
     }
   });
 
   it('leaves longer rows, and GPUs without clusters, to the other kernel', () => {
-    expect(planHeldSoftmax(262_145, 16)).toBeUndefined();
-    expect(planHeldSoftmax(131_076, 8)).toBeUndefined();
-    expect(planHeldSoftmax(4, 0)).toBeUndefined();
+    expect(planHeldRow(262_145, 16)).toBeUndefined();
+    expect(planHeldRow(131_076, 8)).toBeUndefined();
+    expect(planHeldRow(4, 0)).toBeUndefined();
   });
 });
