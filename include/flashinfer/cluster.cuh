@@ -72,7 +72,7 @@ __device__ __forceinline__ void cluster_wait() {
 /** The dynamic shared memory of the block. */
 template <class T>
 __device__ __forceinline__ T* dynamic_shared_memory() {
-  extern __shared__ __align__(16) unsigned char flashinfer_dynamic_shared_memory[];
+  extern __shared__ __align__(128) unsigned char flashinfer_dynamic_shared_memory[];
   return reinterpret_cast<T*>(flashinfer_dynamic_shared_memory);
 }
 

@@ -120,6 +120,18 @@ struct SumLoop {
   }
 };
 
+/** The sum of what top-p counts of the weights of values from `low` up. */
+struct UnitsLoop {
+  static FLASHINFER_HOST_DEVICE void Run(const float* values, const float* weights, int64_t count, float low,
+                                         float factor, int shift, uint64_t* sum) {
+    uint64_t total = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      total += top_p_weight(integer_weight(kept_weight(values[i], weights[i], low), factor), shift);
+    }
+    *sum = total;
+  }
+};
+
 /** Keys, and what top-p counts of their weights. */
 struct TopPLoop {
   static FLASHINFER_HOST_DEVICE void Run(const float* values, const float* weights, int64_t count, float low,

@@ -27,15 +27,11 @@ class SamplingRow : RowValues {
 
   void Sample() {
     Weigh(PerRow(p_.temperature, p_.temperature_value, row_));
-    const uint64_t total = ApplyFilters();
+    const bool nucleus = (p_.filters & kTopP) != 0 && TopK() == 0;
+    const uint64_t total = nucleus ? Total() : ApplyFilters();
     if (p_.valid != nullptr) p_.valid[row_] = total > 0;
     int32_t token = 0;
-    if (total > 0) {
-      const uint64_t seed = PerRow(p_.seed, p_.seed_value, p_.seed_per_row ? row_ : 0);
-      const uint64_t offset = PerRow(p_.offset, p_.offset_value, p_.offset_per_row ? row_ : 0);
-      const uint32_t stream_row = p_.seed_per_row ? 0 : static_cast<uint32_t>(row_);
-      token = TokenAt(draw_point(draw_words(seed, offset, stream_row), total), weights_, low_, factor_);
-    }
+    if (total > 0) token = nucleus ? TokenOfNucleus(total) : Token(draw_point(Words(0), total));
     static_cast<int32_t*>(p_.out)[row_] = token;
   }
 
@@ -91,10 +87,53 @@ class SamplingRow : RowValues {
 
   uint64_t Total() { return WeightFrom(low_, weights_, factor_); }
 
+  Philox4 Words(uint32_t draw) const {
+    const uint64_t seed = PerRow(p_.seed, p_.seed_value, p_.seed_per_row ? row_ : 0);
+    const uint64_t offset = PerRow(p_.offset, p_.offset_value, p_.offset_per_row ? row_ : 0);
+    return draw_words(seed, offset, p_.seed_per_row ? 0 : static_cast<uint32_t>(row_), draw);
+  }
+
+  int32_t Token(uint64_t point) const { return TokenAt(point, weights_, low_, factor_); }
+
+  /** As draw_from_nucleus() of include/flashinfer/sampling/sample.cuh. */
+  int32_t TokenOfNucleus(uint64_t total) {
+    const float top_p = PerRow(p_.top_p, p_.top_p_value, row_);
+    if (!(top_p < 1.0f)) return Token(draw_point(Words(0), total));
+    const int shift = top_p_shift(total);
+    const uint32_t target = top_p_target(top_p, total, shift);
+    const float largest = value_of_key(max_key_), largest_weight = kInput == RowInput::kProbs ? largest : 1.0f;
+    if (top_p_weight(weight_of(largest_weight, factor_), shift) >= target) {
+      low_ = largest;
+      const uint64_t kept = Total();
+      return Token(draw_point(Words(0), kept));
+    }
+    for (uint32_t round = 0;; ++round) {
+      const Philox4 words = Words(round);
+      const int32_t first = Token(draw_point(words, total)), second = Token(second_point(words, total));
+      if (UnitsAbove(values_[first], shift) < target) return first;
+      if (UnitsAbove(values_[second], shift) < target) return second;
+      low_ = next_value(std::max(values_[first], values_[second]));
+      total = Total();
+    }
+  }
+
+  uint64_t UnitsAbove(float value, int shift) {
+    const float low = next_value(value);
+    return Sum([&](int64_t first, int64_t count, uint64_t* part) {
+      RunVersion<UnitsLoop>(&values_[first], weights_ + first, count, low, factor_, shift, part);
+    });
+  }
+
+  /** How many elements top-k keeps; 0 where it keeps all. */
+  int32_t TopK() const {
+    const int32_t k = (p_.filters & kTopK) != 0 ? PerRow(p_.top_k, p_.top_k_value, row_) : 0;
+    return k > 0 && k < count_ ? k : 0;
+  }
+
   /** The k-th largest key, or 0 where all are kept. A sample gives a bound that a few more than k keys reach. */
   uint32_t TopKKey() const {
-    const int32_t k = PerRow(p_.top_k, p_.top_k_value, row_);
-    if (k < 1 || k >= count_) return 0;
+    const int32_t k = TopK();
+    if (k == 0) return 0;
     std::vector<uint32_t> keys = KeysFrom(GuessTopK(k));
     if (static_cast<int64_t>(keys.size()) < k) keys = KeysFrom(0);
     std::nth_element(keys.begin(), keys.begin() + (k - 1), keys.end(), std::greater<>());
@@ -170,7 +209,7 @@ class SamplingRow : RowValues {
   /** Leaves the lowest value that is kept; the sum of the weights from it up. */
   uint64_t ApplyFilters() {
     const float lowest = low_;
-    uint32_t key = (p_.filters & kTopK) != 0 ? TopKKey() : 0;
+    uint32_t key = TopKKey();
     const bool top_p = (p_.filters & kTopP) != 0;
     if (!top_p || (p_.filters & kJoint) == 0) low_ = std::max(lowest, lowest_value(key));
     const uint64_t total = Total();

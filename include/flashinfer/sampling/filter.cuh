@@ -202,7 +202,7 @@ __device__ Kept apply_filters(const RowType& row, Group& group, RowWeights<kInpu
     const float lowest = joint ? weights.lowest : fmaxf(weights.lowest, lowest_value(key));
     if (!first && !(lowest > weights.lowest)) continue;
     weights.lowest = lowest;
-    if constexpr (kInput == RowInput::kProbs && Group::kThreads < 1024) {  // else registers would spill
+    if constexpr (RowType::kSums && Group::kThreads < 1024) {  // else registers would spill
       if (first && k == 0 && (params.filters & (kTopP | kMinP)) == kTopP) {
         const float top_p = per_row<float>(params.top_p, params.top_p_value, row_index);
         const FilterTarget guess = FilterTarget::guess(peak.sum, weights.factor);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Draws from rows that clusters hold in registers.
 #pragma once
+#include <flashinfer/sampling/draw.cuh>
 #include <flashinfer/sampling/held_group.cuh>
-#include <flashinfer/sampling/sample.cuh>
 
 namespace flashinfer {
 
@@ -99,10 +99,11 @@ __device__ __forceinline__ void held_sample(const Params& params) {
   if (share.total == 0) {
     if (group.is_first_thread()) *token = 0;
   } else {
-    const float factor = weights.factor;
-    write_drawn_token(
-        row, group, share, draw_point(words, share.total), [=](float value) { return weight_of(value, factor); },
-        token);
+    find_drawn(
+        row, group, share, draw_point(words, share.total), weights.factor, [](float weight) { return weight; },
+        [&](int index, float) {
+          if (group.lane() == 0) *token = index;
+        });
   }
 }
 

@@ -65,7 +65,7 @@ __device__ __forceinline__ void renorm_probs(const Params& params) {
   map_rows<Config, RowInput::kProbs>(params, [&](int index, auto& row, auto& group) {
     const float top = row.load();
     const int k = top_k_of(params, index);
-    const RowPeak peak = group.peak(ordered_key(top), k, row.sum());
+    const RowPeak peak = group.template peak<true>(ordered_key(top), k, row.sum());
     const float min_p = (params.filters & kMinP) != 0 ? per_row<float>(params.min_p, params.min_p_value, index) : 0.0f;
     RowWeights<RowInput::kProbs> weights(peak.max, 1.0f, min_p);
     const Kept kept = apply_filters(row, group, weights, index, params, peak, k);

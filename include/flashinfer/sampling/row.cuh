@@ -46,6 +46,8 @@ template <class Config, RowInput kInput, bool kWritten_ = false>
 class Row {
  public:
   static constexpr bool kWritten = kWritten_;
+  /** sum() is known. */
+  static constexpr bool kSums = kWritten && kInput == RowInput::kProbs;
   using T = typename Config::T;
   using Group = GroupFor<Config>;
 
@@ -101,7 +103,7 @@ class Row {
   /** The thread's elements, with what stands behind the end. */
   __device__ int count() const { return segment_ / 32; }
 
-  /** Of the thread's elements, about; not NaN. Of probabilities alone. */
+  /** Of the thread's elements, about; not NaN. Of probabilities that are written alone. */
   __device__ float sum() const { return sum_; }
 
   /** NaN among the thread's elements, of a row for softmax. */
@@ -299,7 +301,7 @@ class Row {
           const uint32_t bits = __float_as_uint(values[k]);
           largest = bits > largest ? bits : largest;
         }
-        sum += (values[0] + values[1]) + (values[2] + values[3]);
+        if constexpr (kSums) sum += (values[0] + values[1]) + (values[2] + values[3]);
       }
       if (largest <= __float_as_uint(kLargestFloat)) {
         top_ = fmaxf(top_, __uint_as_float(largest));
@@ -342,7 +344,7 @@ class Row {
     for (int k = 0; k < 4; ++k) {
       top_ = fmaxf(top_, values[k]);  // the other for NaN
       if constexpr (kInput == RowInput::kSoftmax) has_nan_ |= values[k] != values[k];
-      if constexpr (kInput == RowInput::kProbs) sum_ += values[k];
+      if constexpr (kSums) sum_ += values[k];
     }
   }
 

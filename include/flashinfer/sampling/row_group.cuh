@@ -12,16 +12,18 @@ namespace flashinfer {
 constexpr int kMaxClusterBlocks = 8;
 
 /** What arrives from the blocks of a cluster, each kind behind a barrier of its own. */
-enum Mail : int { kEvenExchange, kOddExchange, kGroupSums, kBinsOfGroup, kList, kMailKinds };
+enum Mail : int { kEvenExchange, kOddExchange, kWords, kGroupSums, kBinsOfGroup, kList, kMailKinds };
 
 /** Start of every block's dynamic shared memory; the row may follow. */
 template <int kThreads>
-struct alignas(16) RowShared {
+struct alignas(128) RowShared {
   uint64_t mail[kMailKinds];
   uint32_t tops[kThreads / 8];
   uint64_t blocks[2][kMaxClusterBlocks];
   uint64_t warps[2][kThreads / 32];
+  uint64_t words[2];
   float sums[kThreads / 32];
+  float kept;
 };
 
 /** Where a warp's share lies in the sum over all warps of a row. */
@@ -95,10 +97,11 @@ class RowGroup {
 
   /**
    * `key` is the thread's largest. With `count` from 1 up a bound of as many of the row's elements, where they are so few
-   * that the list holds what is not below it; with 0 the sum of `value`, one a thread, not negative.
+   * that the list holds what is not below it; with 0, where it sums, the sum of `value`, one a thread, not negative.
    */
+  template <bool kSums = false>
   __device__ RowPeak peak(uint32_t key, int count, float value = 0.0f) {
-    if (count == 0) {
+    if (kSums && count == 0) {
 #pragma unroll
       for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(0xffffffffu, value, offset);
       if (lane() == 0) shared_->sums[warp_in_block()] = value;
@@ -118,7 +121,7 @@ class RowGroup {
     const bool bounded = count > 0 && share <= kTops * 3 / 4;
     // The first warp alone, which exchange() asks: all of them would wait for one another.
     uint32_t low = bounded && warp_in_block() == 0 ? bound_of(tops, share) : 0;
-    if (count == 0 && warp_in_block() == 0) {
+    if (kSums && count == 0 && warp_in_block() == 0) {
       float sum = lane() < kWarps ? shared_->sums[lane()] : 0.0f;
 #pragma unroll
       for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, offset);
@@ -130,8 +133,8 @@ class RowGroup {
     for (int i = 0; i < size_; ++i) {
       const uint32_t theirs = static_cast<uint32_t>(blocks[i]);
       peak.max = max_of(peak.max, static_cast<uint32_t>(blocks[i] >> 32));
-      if (count == 0) peak.sum += __uint_as_float(theirs);
-      else peak.bound = theirs < peak.bound ? theirs : peak.bound;
+      if (count > 0) peak.bound = theirs < peak.bound ? theirs : peak.bound;
+      else if (kSums) peak.sum += __uint_as_float(theirs);
     }
     return peak;
   }
@@ -149,6 +152,34 @@ class RowGroup {
     }
     return {value, before, total};
   }
+
+  /**
+   * One warp of the cluster, `value` in all its lanes, tells all threads word 0 or 1. They have both behind hear(); an
+   * exchange lies between their last use and the next words.
+   */
+  __device__ void tell(int which, uint64_t value) {
+    if (size_ > 1) {
+      if (lane() < size_) push(kWords, shared_->words + which, value, lane());
+    } else if (lane() == 0) {
+      shared_->words[which] = value;
+    }
+  }
+
+  __device__ void hear() {
+    if (size_ > 1) {
+      if (threadIdx.x == 0) expect(kWords, 2 * 8);
+      await(kWords);
+    } else {
+      __syncthreads();
+    }
+  }
+  __device__ uint64_t word(int which) const { return shared_->words[which]; }
+
+  /** A value of all threads where registers are short; a barrier of the block lies between the two. */
+  __device__ void keep(float value) {
+    if (threadIdx.x == 0) shared_->kept = value;
+  }
+  __device__ float kept() const { return shared_->kept; }
 
   /** Sum over the threads of the block. */
   __device__ uint64_t block_sum(uint64_t value) { return warp_sum(warp_at_lane(meet_warps(warp_sum(value)))); }

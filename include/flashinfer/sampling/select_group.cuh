@@ -32,7 +32,7 @@ constexpr int kHistogramBins = 1 << kHistogramBits;
 constexpr int kGroupBins = 64;
 
 template <int kThreads>
-struct alignas(16) SelectShared : RowShared<kThreads> {
+struct alignas(128) SelectShared : RowShared<kThreads> {
   /** In turns: peers push candidates when the histogram's sums have told them that its bins have been read. */
   union {
     uint32_t histogram[kHistogramBins];

@@ -2,7 +2,7 @@
 // Verifies a chain of drafted tokens (Leviathan et al., Chen et al. 2023): a token stands with probability
 // min(1, target / draft), the first that does not is drawn anew from what target has more than draft.
 #pragma once
-#include <flashinfer/sampling/sample.cuh>
+#include <flashinfer/sampling/draw.cuh>
 
 namespace flashinfer {
 
@@ -42,7 +42,9 @@ __device__ __forceinline__ void chain_speculative(const Params& params) {
   }
   if (share.total != 0) {
     const uint64_t point = draw_point(row_words(params, request, 0), share.total);
-    write_drawn_token(row, group, share, point, weights, out + emitted);
+    find_drawn(row, group, share, point, weights, [&](int index, float) {
+      if (group.lane() == 0) out[emitted] = index;
+    });
   }
 }
 

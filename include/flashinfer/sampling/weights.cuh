@@ -32,6 +32,9 @@ FLASHINFER_HOST_DEVICE float lowest_value(uint32_t key) {
   return key < 0x00800000u ? -bits_as_float(0x7f800000u) : value_of_key(key);
 }
 
+/** The smallest value above a finite one. */
+FLASHINFER_HOST_DEVICE float next_value(float x) { return value_of_key(ordered_key(x) + 1); }
+
 /** How a value of a row is read. */
 enum class RowInput {
   kRaw,
@@ -186,6 +189,11 @@ FLASHINFER_HOST_DEVICE bool accepts_draft(float target, float draft, Philox4 wor
 /** A uniform point in [0, total): the token drawn is the first whose inclusive prefix sum of weights is above it. */
 FLASHINFER_HOST_DEVICE uint64_t draw_point(Philox4 words, uint64_t total) {
   return mul_high((static_cast<uint64_t>(words.y) << 32) | words.x, total);
+}
+
+/** Another one, of the words that are left. */
+FLASHINFER_HOST_DEVICE uint64_t second_point(Philox4 words, uint64_t total) {
+  return mul_high((static_cast<uint64_t>(words.w) << 32) | words.z, total);
 }
 
 }  // namespace flashinfer

@@ -17,6 +17,7 @@ import { checkCount, checkProbability, type PerRow, SamplingRun } from './sampli
  * @remarks Asynchronous on the current stream. Tokens depend on the row, its number, the seed and the offset only, not on
  *   the batch size. Probabilities need not sum to 1; negative ones and NaN count as 0, and what is below 2^-42 of the
  *   row's largest is never drawn.
+ *   Draws again where a token is outside of the nucleus, so that a topP of 0.1 takes twice the time of 0.9.
  * @see FlashInfer `top_p_sampling_from_probs`
  * @example
  * ```ts

@@ -46,8 +46,8 @@ interface BlockShape {
   readonly fixedShared: number;
   /** Elements at the start of a warp's segment that it holds in registers: RowConfig::kHeld steps. */
   readonly heldElements: number;
-  /** Registers suffice for rows one after the other: RowConfig::kLoops. */
-  readonly loops: boolean;
+  /** Clusters begin apart, and may take several rows where they select: RowConfig::kLoops. */
+  readonly counts: boolean;
 }
 
 /**
@@ -57,21 +57,21 @@ interface BlockShape {
 const selectingShape: BlockShape = {
   threads: 512,
   blocksPerSm: 1,
-  fixedShared: 13_328,
+  fixedShared: 13_568,
   heldElements: 6 * step,
-  loops: true,
+  counts: true,
 };
 /** One row loads while another is worked on. */
-const plainShape: BlockShape = { threads: 256, blocksPerSm: 4, fixedShared: 464, heldElements: 3 * step, loops: false };
+const plainShape: BlockShape = { threads: 256, blocksPerSm: 4, fixedShared: 512, heldElements: 3 * step, counts: true };
 /** Without clusters a row has one block alone; and rows that no cluster holds want all warps that there are. */
 const singleShape: BlockShape = {
   threads: 1024,
   blocksPerSm: 1,
-  fixedShared: 1328,
+  fixedShared: 1408,
   heldElements: 3 * step,
-  loops: false,
+  counts: false,
 };
-const singleSelectingShape: BlockShape = { ...singleShape, fixedShared: 18_000 };
+const singleSelectingShape: BlockShape = { ...singleShape, fixedShared: 18_176 };
 
 /** What the system takes of a block's shared memory, bytes. */
 const systemShared = 1024;
@@ -124,7 +124,7 @@ function planShape(
   rows: number,
   selects: boolean,
   { clusters, sharedPerBlock, sharedPerSm, numSms }: SamplingLimits,
-  { threads, blocksPerSm, fixedShared, heldElements, loops }: BlockShape,
+  { threads, blocksPerSm, fixedShared, heldElements, counts }: BlockShape,
 ): SamplingPlan {
   const room = Math.min(sharedPerBlock, Math.floor(sharedPerSm / blocksPerSm) - systemShared);
   let cluster = 1;
@@ -134,8 +134,9 @@ function planShape(
   const splits = () => segment() > heldElements && 2 * cluster * rows <= 0.9 * numSms;
   while (clusters && cluster < maxCluster && splits()) cluster *= 2;
   const keepsRow = needed() <= sharedPerBlock;
-  // LIMIT: larger clusters leave multiprocessors over, so that how many run at once is not known here.
-  const atOnce = loops && keepsRow && cluster <= 2 ? Math.floor((numSms * blocksPerSm) / cluster) : rows;
+  const perSm = Math.min(blocksPerSm, Math.floor(sharedPerSm / (needed() + systemShared)));
+  // LIMIT: clusters of more multiprocessors leave some over, so that how many run at once is not known here.
+  const atOnce = counts && keepsRow && cluster <= 2 * blocksPerSm ? Math.floor((numSms * perSm) / cluster) : rows;
   return {
     threads,
     blocksPerSm,
@@ -150,13 +151,14 @@ function planShape(
 
 /**
  * Cycles by which a cluster begins behind the one before, where rows are more than clusters that run at once. In all up to
- * half a cycle for an element of a block, some half of a row's time, or a quarter where nothing is written: on H200 within 3 %
- * of the best at 128 to 512 rows of 128256.
+ * half a cycle for an element of a block, some half of a row's time, or a quarter where blocks select and write nothing: on H200
+ * within 3 % of the best at 128 to 512 rows of 128256.
  */
 export function staggerOf(kind: SamplingKind, rows: number, plan: SamplingPlan): number {
-  const { threads, segment, clustersAtOnce } = plan;
+  const { threads, segment, selects, clustersAtOnce } = plan;
   if (rows <= clustersAtOnce) return 0;
-  const cycles = Math.min(samplingKinds[kind].loops ? 1 / 2 : 1 / 4, rows / (10 * clustersAtOnce));
+  const most = samplingKinds[kind].loops || !selects ? 1 / 2 : 1 / 4;
+  const cycles = Math.min(most, rows / ((selects ? 10 : 5) * clustersAtOnce));
   return Math.floor((cycles * segment * threads) / (32 * clustersAtOnce));
 }
 
@@ -243,6 +245,8 @@ export function samplingSpecs(): KernelSpec[] {
   ];
 }
 
+const listed = (spec: KernelSpec | undefined): KernelSpec[] => (spec === undefined ? [] : [spec]);
+
 /** Rows of a model's vocabulary: logits in float32 and the model's type, probabilities as softmax gives them. */
 export function samplingModelSpecs({ models, dtypes: modelDtypes, target, sharedPerBlock }: AotRequest): KernelSpec[] {
   const sharedPerSm = sharedPerBlock + systemShared;
@@ -254,11 +258,13 @@ export function samplingModelSpecs({ models, dtypes: modelDtypes, target, shared
     return [
       ...(['float32', ...modelDtypes] as const).flatMap((dtype) => [
         heldModelSpec('softmax', dtype, vocab, target) ?? samplingSpec('softmax', dtype, 4, plain),
-        heldModelSpec('sampleLogits', dtype, vocab, target) ?? samplingSpec('sampleLogits', dtype, 4, plain),
+        ...listed(heldModelSpec('sampleLogits', dtype, vocab, target)),
+        samplingSpec('sampleLogits', dtype, 4, plain),
         samplingSpec('sampleLogits', dtype, 4, selecting),
         samplingSpec('maskLogits', dtype, 4, selecting),
       ]),
-      heldModelSpec('sampleProbs', 'float32', vocab, target) ?? samplingSpec('sampleProbs', 'float32', 4, plain),
+      ...listed(heldModelSpec('sampleProbs', 'float32', vocab, target)),
+      samplingSpec('sampleProbs', 'float32', 4, plain),
       samplingSpec('sampleProbs', 'float32', 4, selecting),
       samplingSpec('renormProbs', 'float32', 4, selecting),
       chainSpec('float32', 4, plain),

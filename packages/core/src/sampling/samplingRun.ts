@@ -90,12 +90,14 @@ export class SamplingRun {
   }
 
   withTopK(value: PerRow): this {
+    if (typeof value === 'number' && value >= this.x.shape[1]!) return this; // keeps all
     this.topK = value;
     this.filters |= samplingFilters.topK;
     return this;
   }
 
   withTopP(value: PerRow): this {
+    if (value === 1) return this; // keeps all
     this.topP = value;
     this.filters |= samplingFilters.topP;
     return this;
@@ -150,10 +152,11 @@ export class SamplingRun {
     const { deviceIndex } = x;
     const vocab = x.shape[1]!;
     const device = deviceProperties(deviceIndex);
-    const thresholds = samplingFilters.topK | samplingFilters.topP;
-    const selects = kind === 'renormProbs' || kind === 'maskLogits' || (this.filters & thresholds) !== 0;
+    const whole = kind === 'renormProbs' || kind === 'maskLogits';
+    const selects = whole || (this.filters & samplingFilters.topK) !== 0;
+    const draws = !selects && (this.filters & samplingFilters.topP) === 0;
     const vec = vectorWidth(vocab, out.shape.length === 2 ? [x, out] : [x]) >= 4 ? 4 : 1;
-    if (vec === 4 && !selects && runHeldRows(kind as HeldKind, x, rows, () => this.heldArgs(out, rows))) return;
+    if (vec === 4 && draws && runHeldRows(kind as HeldKind, x, rows, () => this.heldArgs(out, rows))) return;
     const plan = planSampling(vocab, rows, selects, {
       clusters: device.major >= 9,
       sharedPerBlock: device.sharedMemPerBlockOptin,

@@ -24,6 +24,7 @@ import { normalArray } from '../reference/random.ts';
 import { renormReference, softmaxReference, topKThreshold, topPThreshold } from '../reference/sampling.ts';
 import { held, paddedRows } from '../rows.ts';
 import { expectThrows } from '../thrownBy.ts';
+import { expectDistribution } from './expectDistribution.ts';
 
 const vocabs = [1, 7, 111, 1000, 32_001, 128_256];
 const floats = ['float32', 'float16', 'bfloat16'] as const;
@@ -59,21 +60,6 @@ function bytesOf(x: Tensor): Buffer {
 function tokensOf(tokens: Tensor): number[] {
   expect(tokens.dtype).toBe('int32');
   return [...(tokens.toArraySync() as Int32Array)];
-}
-
-/** Chi-square of draws against the distribution; categories expected fewer than five times must come rarely. */
-function expectDistribution(tokens: readonly number[], probs: Float64Array): void {
-  const counts = new Float64Array(probs.length);
-  for (const token of tokens) counts[token]!++;
-  let [chi, degrees] = [0, -1];
-  probs.forEach((p, i) => {
-    const expected = p * tokens.length;
-    if (p === 0) expect(counts[i], `token ${i} of probability 0`).toBe(0);
-    if (expected < 5) return;
-    chi += (counts[i]! - expected) ** 2 / expected;
-    degrees++;
-  });
-  expect(chi).toBeLessThan(degrees + 5 * Math.sqrt(2 * Math.max(degrees, 1)));
 }
 
 describeOnEachIsa('softmax', () => {

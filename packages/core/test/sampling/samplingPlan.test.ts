@@ -39,6 +39,19 @@ describe('planSampling', () => {
     },
   );
 
+  it.each([
+    [66, 66, 0],
+    [67, 66, 3327],
+    [512, 66, 8192],
+  ])(
+    'begins clusters apart that do not select: of %i rows %i at once, the last one after %i cycles',
+    (rows, atOnce, last) => {
+      const plan = planSampling(128_256, rows, false, h200);
+      expect(plan).toMatchObject({ cluster: 8, clustersAtOnce: atOnce, keepsRow: true, threads: 256 });
+      expect(Math.abs(staggerOf('sampleProbs', rows, plan) * atOnce - last)).toBeLessThan(100);
+    },
+  );
+
   it('has one cluster a row where no cluster holds it, and on GPUs without clusters', () => {
     expect(planSampling(700_004, 512, true, h200)).toMatchObject({ keepsRow: false, clustersAtOnce: 512 });
     expect(planSampling(128_256, 512, true, a100)).toMatchObject({ cluster: 1, clustersAtOnce: 512 });
