@@ -11,7 +11,7 @@ namespace flashinfer {
 
 /**
  * BYTES: of an access; elements are only moved. ROWS: tokens a thread moves its part of. UNIFORM: the threads of a warp
- * move parts of the same tokens.
+ * move parts of the same tokens, as those of append_whole_tokens always do.
  */
 template <int BYTES, int ROWS, bool UNIFORM>
 struct AppendConfig {
@@ -68,6 +68,15 @@ __device__ __forceinline__ void prefetch_together(const void* ints, int count) {
   }
 }
 
+template <class Params>
+__device__ __forceinline__ void prefetch_page_table(const Params& params) {
+  prefetch_together(params.kv_indptr, params.batch_size + 1);
+  prefetch_together(params.kv_indices, params.num_indices);
+}
+
+/** These find no page table in L2; behind them, and in an array of any length, few threads are enough to bring it. */
+constexpr uint32_t kFirstBlocks = 64;
+
 /**
  * Asks for k, by even threads, and v, by odd ones, of the tokens that a later block moves: params.ahead_run tokens a
  * thread, which lie together.
@@ -113,10 +122,7 @@ __device__ __forceinline__ void append_paged_kv(const Params& params) {
   wait_for_previous_grid();
   launch_next_grid();
   // Few tokens take as long as their accesses that wait for one another: these find the indices in L2.
-  if constexpr (kRows == 1) {
-    detail::prefetch_together(params.kv_indptr, params.batch_size + 1);
-    detail::prefetch_together(params.kv_indices, params.num_indices);
-  }
+  if constexpr (kRows == 1) detail::prefetch_page_table(params);
   if (slot >= slots) return;
   const uint32_t first = blockIdx.x * slots * kRows + slot;
   Vector<uint8_t, kBytes> data[kRows];
@@ -127,12 +133,7 @@ __device__ __forceinline__ void append_paged_kv(const Params& params) {
   }
   if constexpr (kRows > 1) {
     detail::prefetch_later_tokens(params, blockIdx.x * slots * kRows, slots * kRows);
-    // The first blocks find no indices in L2; behind them, and in an array of any length, few threads are enough.
-    constexpr uint32_t kFirstBlocks = 64;
-    if (blockIdx.x < kFirstBlocks) {
-      detail::prefetch_together(params.kv_indptr, params.batch_size + 1);
-      detail::prefetch_together(params.kv_indices, params.num_indices);
-    }
+    if (blockIdx.x < detail::kFirstBlocks) detail::prefetch_page_table(params);
   }
   // Looked up while the data is on the way, a token a lane where all lanes move the same ones.
   detail::PageEntry places[kRows];
@@ -159,6 +160,52 @@ __device__ __forceinline__ void append_paged_kv(const Params& params) {
   for (int r = 0; r < kRows; ++r) {
     if (places[r].page < 0) continue;
     store<uint8_t, kBytes>(to + places[r].page * stride_page + places[r].entry * stride_entry, data[r]);
+  }
+}
+
+/**
+ * As append_paged_kv, of tokens whose k and v are two runs of memory of equal length, also in the cache: a thread has the same
+ * part of both, and neither heads nor tokens to divide by. params.items: accesses of k, or of v, of a token, spread along
+ * threads and the grid's y; heads, chunks, slots and their strides and multipliers are not read.
+ */
+template <class Config, class Params>
+__device__ __forceinline__ void append_whole_tokens(const Params& params) {
+  constexpr int kBytes = Config::kBytes, kRows = Config::kRows;
+  const uint32_t rows = params.rows, first = blockIdx.x * kRows;
+  const uint32_t item = blockIdx.y * blockDim.x + threadIdx.x;
+  const int64_t offset = item * kBytes;
+
+  wait_for_previous_grid();
+  launch_next_grid();
+  if constexpr (kRows == 1) detail::prefetch_page_table(params);
+  if (item >= static_cast<uint32_t>(params.items)) return;
+  Vector<uint8_t, kBytes> k[kRows], v[kRows];
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    const int64_t row = first + r;
+    if (row >= rows) break;
+    k[r] = load_once<uint8_t, kBytes>(static_cast<const uint8_t*>(params.k) + row * params.k_stride_n + offset);
+    v[r] = load_once<uint8_t, kBytes>(static_cast<const uint8_t*>(params.v) + row * params.v_stride_n + offset);
+  }
+  if constexpr (kRows > 1) {
+    detail::prefetch_later_tokens(params, first, kRows);
+    if (blockIdx.x < detail::kFirstBlocks) detail::prefetch_page_table(params);
+  }
+  detail::PageEntry places[kRows];
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    places[r] = first + r < rows ? detail::find_page_entry<kRows == 1>(params, first + r) : detail::PageEntry{-1, 0};
+  }
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    const auto [page, entry] = places[r];
+    if (page < 0) continue;
+    store<uint8_t, kBytes>(static_cast<uint8_t*>(params.k_cache) + page * params.k_cache_stride_page +
+                               entry * params.k_cache_stride_n + offset,
+                           k[r]);
+    store<uint8_t, kBytes>(static_cast<uint8_t*>(params.v_cache) + page * params.v_cache_stride_page +
+                               entry * params.v_cache_stride_n + offset,
+                           v[r]);
   }
 }
 

@@ -5,8 +5,10 @@ import type { KernelSpec, ParamField } from '../jit/spec.ts';
 
 const header = 'flashinfer/page.cuh';
 const threads = 128;
-/** Of appends. Measured on an H200, as the two tokens of a thread: 1 and 4 to 8 tokens are slower. */
+/** Of appends of small tokens. Measured on an H200, as the two tokens of a thread: 1 and 4 to 8 tokens are slower. */
 const appendThreads = 256;
+/** A token that is spread over two blocks streams slower: the second comes much later, behind those of other tokens. */
+const mostThreads = 1024;
 
 const appendParams: readonly ParamField[] = [
   { name: 'k', type: 'ptr' },
@@ -47,39 +49,64 @@ const appendParams: readonly ParamField[] = [
   { name: 'v_ahead_bytes', type: 'u32' },
 ];
 
+/**
+ * How the accesses of a token lie. `whole`: its k and its v are runs of memory of equal length, a thread has the same part
+ * of both; `uniform`: the threads of a warp move parts of the same tokens.
+ */
+export type AppendLayout = 'any' | 'uniform' | 'whole';
+
 export interface AppendTile {
+  readonly layout: AppendLayout;
   /** Tokens a thread moves its part of. */
   readonly rows: number;
-  /** The threads of a warp move parts of the same tokens. */
-  readonly uniform: boolean;
   /** Tokens that the threads of a block share. */
   readonly slots: number;
   readonly blocks: number;
   /** Blocks along the grid's y that share a token. */
   readonly blocksPerToken: number;
+  readonly threads: number;
 }
 
 /** Threads a multiprocessor holds. */
 const threadsPerSm = 2048;
 
-/** `items`: accesses of a token. Many tokens give a thread several, for more bytes in flight. */
+/** Many tokens give a thread several, for more bytes in flight. `items`: accesses of a token. */
+const rowsPerThread = (tokens: number, items: number, numSms: number): number =>
+  tokens * items >= 2 * numSms * threadsPerSm ? 2 : 1;
+
+/** `items`: accesses of a token. */
 export function chooseAppendTile(tokens: number, items: number, numSms: number): AppendTile {
-  const rows = tokens * items >= 2 * numSms * threadsPerSm ? 2 : 1;
+  const rows = rowsPerThread(tokens, items, numSms);
   const slots = Math.max(1, Math.floor(appendThreads / items));
   const blocks = Math.ceil(tokens / (slots * rows));
-  return { rows, uniform: items % 32 === 0, slots, blocks, blocksPerToken: Math.ceil(items / appendThreads) };
+  const shared = items <= appendThreads ? { blocksPerToken: 1, threads: appendThreads } : shareToken(items);
+  return { layout: items % 32 === 0 ? 'uniform' : 'any', rows, slots, blocks, ...shared };
+}
+
+function shareToken(items: number): Pick<AppendTile, 'blocksPerToken' | 'threads'> {
+  const blocksPerToken = Math.ceil(items / mostThreads);
+  return { blocksPerToken, threads: 32 * Math.ceil(items / blocksPerToken / 32) };
+}
+
+/** Blocks of fewer threads, of one token each, are no faster (H200, 16 x 1024 tokens of 64 items: 18.7 us for 18.6). */
+export const fewestWholeItems = 96;
+
+/** `items`: accesses of k, or of v, of a token; not fewer than `fewestWholeItems`. */
+export function chooseWholeTile(tokens: number, items: number, numSms: number): AppendTile {
+  const rows = rowsPerThread(tokens, 2 * items, numSms);
+  return { layout: 'whole', rows, slots: 1, blocks: Math.ceil(tokens / rows), ...shareToken(items) };
 }
 
 const appendSpecs = new Map<string, KernelSpec>();
 
 /** `bytes`: of an access. The same object for the same arguments: kernels are looked up by it. */
-export function appendSpec(bytes: number, { rows, uniform }: Pick<AppendTile, 'rows' | 'uniform'>): KernelSpec {
-  const name = `append_paged_kv_b${bytes}r${rows}${uniform ? '_uniform' : ''}`;
+export function appendSpec(bytes: number, { rows, layout }: Pick<AppendTile, 'rows' | 'layout'>): KernelSpec {
+  const name = `append_paged_kv_b${bytes}r${rows}${layout === 'any' ? '' : `_${layout}`}`;
   let spec = appendSpecs.get(name);
   if (spec === undefined) {
-    const entry = `flashinfer::append_paged_kv<flashinfer::AppendConfig<${bytes}, ${rows}, ${uniform}>>`;
-    // Left to itself, nvcc 13.0 spills on sm_100a to stay at 32 registers.
-    spec = { name, header, entry, params: appendParams, threads: appendThreads, minBlocksPerSm: 4 };
+    const step = layout === 'whole' ? 'append_whole_tokens' : 'append_paged_kv';
+    const entry = `flashinfer::${step}<flashinfer::AppendConfig<${bytes}, ${rows}, ${layout !== 'any'}>>`;
+    spec = { name, header, entry, params: appendParams, threads: mostThreads };
     appendSpecs.set(name, spec);
   }
   return spec;
@@ -116,11 +143,11 @@ export const seqLensSpec: KernelSpec = {
 };
 
 const modelAppends = (): KernelSpec[] =>
-  [1, 2].flatMap((rows) => [false, true].map((uniform) => appendSpec(16, { rows, uniform })));
+  [1, 2].flatMap((rows) => (['any', 'uniform', 'whole'] as const).map((layout) => appendSpec(16, { rows, layout })));
 
 /** For compile checks. */
 export function pageSpecs(): KernelSpec[] {
-  return [...modelAppends(), appendSpec(1, { rows: 2, uniform: false }), batchIndicesPositionsSpec, seqLensSpec];
+  return [...modelAppends(), appendSpec(1, { rows: 2, layout: 'any' }), batchIndicesPositionsSpec, seqLensSpec];
 }
 
 /** Heads of models fill whole accesses. */

@@ -12,7 +12,7 @@ import { vectorWidth } from '../tensor/vectorWidth.ts';
 import { appendAhead } from './appendAhead.ts';
 import type { AppendTable, CacheExtent } from './appendTable.ts';
 import { withIndicesOn } from './indexArrays.ts';
-import { appendSpec, chooseAppendTile } from './pageKernel.ts';
+import { appendSpec, chooseAppendTile, chooseWholeTile, fewestWholeItems } from './pageKernel.ts';
 
 /** New k or v and its half of the cache; strides in elements. */
 export interface AppendHalf {
@@ -80,6 +80,20 @@ function runOnCpu({ k, v, rows, heads, cache }: AppendCall, indices: readonly Te
   });
 }
 
+/** Whether k and v of a token are runs of memory of equal length, in the cache as well, and of enough whole accesses. */
+function tokensAreWhole(k: AppendHalf, v: AppendHalf, heads: number, accessBytes: number): boolean {
+  const { width } = k;
+  if (
+    accessBytes < 16 ||
+    v.width !== width ||
+    heads * width * dtypes[k.x.dtype].bytes < fewestWholeItems * accessBytes
+  ) {
+    return false;
+  }
+  const together = (half: AppendHalf): boolean => half.strideH === width && half.cacheStrideH === width;
+  return heads === 1 || (together(k) && together(v));
+}
+
 function runOnCuda({ k, v, rows, heads, cache, enablePdl }: AppendCall, indices: readonly Tensor[]): void {
   const [batchIndices, positions, kvIndices, kvIndptr] = indices as [Tensor, Tensor, Tensor, Tensor];
   const { deviceIndex } = k.x;
@@ -88,9 +102,10 @@ function runOnCuda({ k, v, rows, heads, cache, enablePdl }: AppendCall, indices:
   const vec = vectorWidth(k.width | v.width, [k.x, v.x, k.cache, v.cache]);
   const kChunks = k.width / vec;
   const vChunks = v.width / vec;
-  const items = heads * (kChunks + vChunks);
+  const whole = tokensAreWhole(k, v, heads, vec * bytes);
+  const items = heads * (whole ? kChunks : kChunks + vChunks);
   const numSms = deviceProperties(deviceIndex).multiProcessorCount;
-  const tile = chooseAppendTile(rows, items, numSms);
+  const tile = (whole ? chooseWholeTile : chooseAppendTile)(rows, items, numSms);
   const ahead = appendAhead(k, v, rows, heads, vec * bytes, tile, numSms);
   const args = {
     k: k.x.ptr,
@@ -132,5 +147,6 @@ function runOnCuda({ k, v, rows, heads, cache, enablePdl }: AppendCall, indices:
   };
   const kernel = getKernel(appendSpec(vec * bytes, tile), deviceIndex);
   const pdl = usesDependentLaunch(deviceIndex, enablePdl);
-  kernel.launch([tile.blocks, tile.blocksPerToken, 1], args, { stream: currentStream(deviceIndex), pdl });
+  const stream = currentStream(deviceIndex);
+  kernel.launch([tile.blocks, tile.blocksPerToken, 1], args, { stream, pdl, threads: tile.threads });
 }

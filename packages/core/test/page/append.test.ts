@@ -140,27 +140,35 @@ describe('appendPagedKVCache', () => {
       3,
     );
     const nnz = batch.positions.length;
-    const qkv = randomRows([nnz, 12, 128], 'bfloat16', 0).tensor;
-    const [k, v] = [qkv.slice(1, 4, 8), qkv.slice(1, 8, 12)];
-    const pagedKVCache = full([batch.numPages, 2, 16, 4, 128], Number.NaN, { dtype: 'bfloat16', device: testDevice });
+    const qkv = randomRows([nnz, 24, 128], 'bfloat16', 0).tensor;
+    const [k, v] = [qkv.slice(1, 8, 16), qkv.slice(1, 16, 24)];
+    const pagedKVCache = full([batch.numPages, 2, 16, 8, 128], Number.NaN, { dtype: 'bfloat16', device: testDevice });
     const poisoned = held(pagedKVCache.select(1, 0));
     appendPagedKVCache(k, v, { ...given(batch, 'device'), pagedKVCache });
-    expectSameValues(pagedKVCache.select(1, 0), appended(poisoned, held(k), 4 * 128, 16, batch));
-    expectSameValues(pagedKVCache.select(1, 1), appended(poisoned, held(v), 4 * 128, 16, batch));
+    expectSameValues(pagedKVCache.select(1, 0), appended(poisoned, held(k), 8 * 128, 16, batch));
+    expectSameValues(pagedKVCache.select(1, 1), appended(poisoned, held(v), 8 * 128, 16, batch));
   });
 
   // Blocks ask for what later ones read: token counts around a block's tokens and that distance, many and few tokens a
-  // block, heads apart.
+  // block, heads apart; whole tokens of idle threads, of several blocks, and of both.
   it.each([
     [2111, 8, 128, 0],
+    [2904, 8, 128, 0],
     [2904, 8, 128, 8],
     [2903, 8, 128, 1],
     [33_823, 1, 64, 0],
+    [2501, 7, 128, 0],
+    [2501, 13, 64, 0],
+    [1900, 9, 128, 0],
+    [601, 32, 128, 0],
+    [301, 65, 128, 0],
+    [301, 65, 128, 1],
   ])('appends %d tokens of %d heads of %d, %d elements between heads', (added, heads, dim, padding) => {
+    const second = Math.min(1800, added >> 1);
     const batch = drawBatch(
       [
-        [5, added - 1800],
-        [77, 1800],
+        [5, added - second],
+        [77, second],
       ],
       16,
       7,
@@ -187,16 +195,19 @@ describe('appendPagedKVCache', () => {
     expectSameValues(pagedKVCache, before);
   });
 
-  it.runIf(onCuda)('skips what leads out of the cache (needs FLASHINFER_TEST_DEVICE=cuda:0)', () => {
-    const pagedKVCache = randomRows([2, 2, 16, 1, 64], 'float16', 0).tensor;
-    const before = held(pagedKVCache);
-    const x = randomRows([8, 1, 64], 'float16', 0).tensor;
-    const batchIndices = indices([-1, 2, -(2 ** 31), 0, 0, 1, 1, 2 ** 31 - 1]);
-    const positions = indices([0, 0, 0, -1, 16, 0, 2 ** 31 - 1, 0]);
-    const table = { kvIndices: indices([0, 2]), kvIndptr: indices([0, 1, 2]) };
-    appendPagedKVCache(x, x, { ...table, batchIndices, positions, pagedKVCache });
-    expectSameValues(pagedKVCache, before);
-  });
+  it.runIf(onCuda).each([1, 12])(
+    'skips what leads out of the cache, %d heads (needs FLASHINFER_TEST_DEVICE=cuda:0)',
+    (heads) => {
+      const pagedKVCache = randomRows([2, 2, 16, heads, 64], 'float16', 0).tensor;
+      const before = held(pagedKVCache);
+      const x = randomRows([8, heads, 64], 'float16', 0).tensor;
+      const batchIndices = indices([-1, 2, -(2 ** 31), 0, 0, 1, 1, 2 ** 31 - 1]);
+      const positions = indices([0, 0, 0, -1, 16, 0, 2 ** 31 - 1, 0]);
+      const table = { kvIndices: indices([0, 2]), kvIndptr: indices([0, 1, 2]) };
+      appendPagedKVCache(x, x, { ...table, batchIndices, positions, pagedKVCache });
+      expectSameValues(pagedKVCache, before);
+    },
+  );
 
   it.runIf(onCuda)('replays in a graph with other positions (needs FLASHINFER_TEST_DEVICE=cuda:0)', () => {
     const pagedKVCache = full([3, 2, 4, 2, 64], 0, { dtype: 'float16', device: testDevice });
