@@ -29,11 +29,11 @@ enum class RopeAngles {
 
 /**
  * T: element type; Index: int32_t or int64_t of positions. VEC: elements an access, and pairs a thread rotates in a
- * head; HEADS: heads a thread, a divisor of those of q and k together. INTERLEAVE pairs elements 2d and 2d + 1, otherwise d and d + rotary_dim / 2. IN_PLACE:
- * q_out and k_out are q and k.
+ * head; HEADS: heads a thread, a divisor of those of q and k together. INTERLEAVE pairs elements 2d and 2d + 1, otherwise
+ * d and d + rotary_dim / 2. IN_PLACE: q_out and k_out are q and k. AHEAD: blocks ask for later tokens of a table.
  */
 template <class T_, class Index_, int VEC, int HEADS, bool INTERLEAVE, RopePositions POSITIONS, RopeAngles ANGLES,
-          bool IN_PLACE>
+          bool IN_PLACE, bool AHEAD>
 struct RopeConfig {
   using T = T_;
   using Index = Index_;
@@ -43,6 +43,7 @@ struct RopeConfig {
   static constexpr RopePositions kPositions = POSITIONS;
   static constexpr RopeAngles kAngles = ANGLES;
   static constexpr bool kInPlace = IN_PLACE;
+  static constexpr bool kAhead = AHEAD;
   /** Largest rotary dimension / 2. */
   static constexpr int kMaxPairs = 512;
 };
@@ -142,10 +143,9 @@ __device__ __forceinline__ void rope_token(const Params& params, const RopeFrequ
                                            uint32_t group, uint32_t column) {
   using T = typename Config::T;
   constexpr int kVec = Config::kVec, kHeads = Config::kHeads;
-  constexpr bool kManyOfTable = kHeads > 1 && Config::kAngles == RopeAngles::kCache;
   // Where the thread's two accesses are in a head: apart, so that those of a warp lie together. Neighbours of few tokens
   // would wait for angles in two places; with frequencies it was not measured.
-  constexpr bool kApart = !Config::kInterleave || (kVec > 1 && kManyOfTable);
+  constexpr bool kApart = !Config::kInterleave || (kVec > 1 && Config::kAhead);
   const int first = kApart ? column * kVec : column * 2 * kVec;
   const int second = kApart ? first + params.rotary_dim / 2 : first + kVec;
   // A position id is asked for first, as angles wait for it; a search for the request would keep the heads waiting.
@@ -159,7 +159,7 @@ __device__ __forceinline__ void rope_token(const Params& params, const RopeFrequ
     low[h] = load_once<T, kVec>(from + first);
     high[h] = load_once<T, kVec>(from + second);
   }
-  if constexpr (kManyOfTable) {
+  if constexpr (Config::kAhead) {
     const uint32_t later = token + params.ahead, tokens = params.tokens;
     if (group == 0 && column == 0 && later < tokens) prefetch_token<Config>(params, later);
   }

@@ -8,6 +8,8 @@ import { cppType, type DType, dtypes } from '../tensor/dtype.ts';
 /** Largest rotary dimension: RopeConfig::kMaxPairs is half of it. */
 export const maxRotaryDim = 1024;
 const maxThreads = 256;
+/** Of the kernel of a head a thread that asks ahead: parts of one token in several blocks would come at several times. */
+const mostThreads = 1024;
 
 /** What of a call is decided when its kernel is compiled. */
 export interface RopeKernelOptions {
@@ -24,6 +26,8 @@ export interface RopeTile {
   readonly vec: number;
   /** Heads a thread rotates. */
   readonly heads: number;
+  /** Tokens of a table, so many that their blocks ask for later ones. */
+  readonly ahead: boolean;
   readonly columns: number;
   readonly groups: number;
   readonly tokensPerBlock: number;
@@ -38,10 +42,10 @@ const threadsPerSm = 2048;
 /**
  * A thread takes four heads, or two where four do not divide them, if that still leaves enough threads: more bytes in
  * flight and fewer angles. Few tokens get a thread a head, so that each is done sooner; where angles are made, a few more
- * get two heads a thread (H200, 1024 tokens: 11.6 us for 12.5). Tables of frequencies are made
- * once a block and pay in large ones; otherwise small blocks are best while there are multiprocessors for them, then
- * blocks of whole tokens with few idle threads (H200, 8192 tokens with a cache, by single launches: 160 threads of two
- * tokens 3605 GB/s, with one head a thread 3474).
+ * get two heads a thread (H200, 1024 tokens: 11.6 us for 12.5). Many tokens of a table in place get a thread a head, too: they
+ * come from L2, where fewer bytes in flight do (H200, T8192: 46.0 us for 46.5; pairs of neighbours 46.6 for 46.5, out of
+ * place 46.7 for 46.3). Tables of frequencies are made once a block and pay in large ones; otherwise small blocks are best
+ * while there are multiprocessors for them, then blocks of whole tokens with few idle threads.
  */
 export function chooseRopeTile(
   tokens: number,
@@ -49,21 +53,30 @@ export function chooseRopeTile(
   rotaryDim: number,
   vec: number,
   numSms: number,
-  { angles, positions }: Pick<RopeKernelOptions, 'angles' | 'positions'>,
+  { angles, positions, interleave, inPlace }: RopeTileOptions,
 ): RopeTile {
   const columns = rotaryDim / 2 / vec;
   const share = (tokens * numHeads * columns) / (numSms * threadsPerSm);
-  const few = angles === 'frequency' && share < 4;
-  const heads = share < 1 ? 1 : headsPerThread(numHeads, few || positions === 'indptr' ? 2 : 4);
+  const cached = angles === 'cache';
+  const oneHead = share < 1 || (cached && inPlace && !interleave);
+  const few = !cached && share < 4;
+  const heads = oneHead ? 1 : headsPerThread(numHeads, few || positions === 'indptr' ? 2 : 4);
+  const ahead = share >= 1 && cached;
   const groups = numHeads / heads;
   const items = columns * groups;
-  const tokensPerBlock = Math.max(1, Math.floor((angles === 'cache' ? 192 : maxThreads) / items));
+  const tokensPerBlock = Math.max(1, Math.floor((cached ? 192 : maxThreads) / items));
   const small = Math.ceil(items / 96);
   const blocksPerToken =
-    angles === 'cache' && tokensPerBlock === 1 && tokens * small <= numSms ? small : Math.ceil(items / maxThreads);
+    cached && tokensPerBlock === 1 && tokens * small <= numSms ? small : Math.ceil(items / mostOf({ heads, ahead }));
   const threads = 32 * Math.ceil((tokensPerBlock * items) / blocksPerToken / 32);
-  return { vec, heads, columns, groups, tokensPerBlock, blocksPerToken, threads };
+  return { vec, heads, ahead, columns, groups, tokensPerBlock, blocksPerToken, threads };
 }
+
+type RopeTileOptions = Pick<RopeKernelOptions, 'angles' | 'positions' | 'interleave' | 'inPlace'>;
+
+/** Threads a block has at most. */
+const mostOf = ({ heads, ahead }: Pick<RopeTile, 'heads' | 'ahead'>): number =>
+  ahead && heads === 1 ? mostThreads : maxThreads;
 
 /** The greatest divisor among 4, 2 and 1, `most` at most; with the search for a request, four take too many registers. */
 const headsPerThread = (heads: number, most: 2 | 4): number =>
@@ -109,17 +122,18 @@ const params: readonly ParamField[] = [
   { name: 'k_ahead_bytes', type: 'u32' },
 ];
 
-export function ropeSpec(o: RopeKernelOptions, { vec, heads }: Pick<RopeTile, 'vec' | 'heads'>): KernelSpec {
+export function ropeSpec(o: RopeKernelOptions, tile: Pick<RopeTile, 'vec' | 'heads' | 'ahead'>): KernelSpec {
+  const { vec, heads, ahead } = tile;
   const source = `${o.positions === 'posIds' ? 'pos_ids' : 'indptr'}_${dtypes[o.indexDtype].short}`;
   const options = `${o.angles === 'cache' ? '_cache' : ''}${o.interleave ? '_interleave' : ''}${o.inPlace ? '_inplace' : ''}`;
-  const name = `rope_${dtypes[o.dtype].short}_${source}${options}_v${vec}h${heads}`;
+  const name = `rope_${dtypes[o.dtype].short}_${source}${options}_v${vec}h${heads}${ahead ? '_ahead' : ''}`;
   return namedSpec(name, () => {
     const types = `${cppType(o.dtype)}, ${cppType(o.indexDtype)}`;
     const positions = `flashinfer::RopePositions::${o.positions === 'posIds' ? 'kPosIds' : 'kIndptr'}`;
     const angles = `flashinfer::RopeAngles::${o.angles === 'cache' ? 'kCache' : 'kFrequency'}`;
-    const config = `flashinfer::RopeConfig<${types}, ${vec}, ${heads}, ${o.interleave}, ${positions}, ${angles}, ${o.inPlace}>`;
+    const config = `flashinfer::RopeConfig<${types}, ${vec}, ${heads}, ${o.interleave}, ${positions}, ${angles}, ${o.inPlace}, ${ahead}>`;
     const entry = `flashinfer::rope<${config}>`;
-    return { name, header: 'flashinfer/rope.cuh', entry, params, threads: maxThreads };
+    return { name, header: 'flashinfer/rope.cuh', entry, params, threads: mostOf(tile) };
   });
 }
 
@@ -133,16 +147,19 @@ export function ropeSpecs(): KernelSpec[] {
     angles: 'cache',
     inPlace: false,
   };
+  const few = { vec: 8, heads: 1, ahead: false };
+  const many = { vec: 8, heads: 4, ahead: true };
+  const made = { ...many, ahead: false };
   return [
-    ropeSpec(base, { vec: 8, heads: 4 }),
-    ropeSpec({ ...base, inPlace: true }, { vec: 8, heads: 4 }),
-    ropeSpec({ ...base, indexDtype: 'int64' }, { vec: 8, heads: 1 }),
-    ropeSpec({ ...base, dtype: 'float16', interleave: true }, { vec: 8, heads: 4 }),
-    ropeSpec({ ...base, angles: 'frequency' }, { vec: 8, heads: 4 }),
-    ropeSpec({ ...base, angles: 'frequency', positions: 'indptr', dtype: 'float16' }, { vec: 8, heads: 2 }),
-    ropeSpec({ ...base, angles: 'frequency', positions: 'indptr', interleave: true }, { vec: 8, heads: 1 }),
-    ropeSpec({ ...base, dtype: 'float32', angles: 'frequency', interleave: true }, { vec: 4, heads: 4 }),
-    ropeSpec({ ...base, dtype: 'float16', angles: 'frequency', interleave: true }, { vec: 1, heads: 1 }),
+    ropeSpec(base, many),
+    ropeSpec({ ...base, inPlace: true }, { ...many, heads: 1 }),
+    ropeSpec({ ...base, indexDtype: 'int64' }, few),
+    ropeSpec({ ...base, dtype: 'float16', interleave: true }, many),
+    ropeSpec({ ...base, angles: 'frequency' }, made),
+    ropeSpec({ ...base, angles: 'frequency', positions: 'indptr', dtype: 'float16' }, { ...made, heads: 2 }),
+    ropeSpec({ ...base, angles: 'frequency', positions: 'indptr', interleave: true }, few),
+    ropeSpec({ ...base, dtype: 'float32', angles: 'frequency', interleave: true }, { ...made, vec: 4 }),
+    ropeSpec({ ...base, dtype: 'float16', angles: 'frequency', interleave: true }, { ...few, vec: 1 }),
   ];
 }
 
@@ -165,9 +182,15 @@ export function ropeModelSpecs({ dtypes: modelDtypes, models }: AotRequest): Ker
     .map((source) => ({ ...source, interleave: true, inPlace: true }));
   return modelDtypes.flatMap((dtype) =>
     [...halves, ...neighbours].flatMap((options) =>
-      (options.positions === 'indptr' ? [1, 2] : [1, 2, 4]).map((heads) =>
-        ropeSpec({ ...options, dtype }, { vec: 8, heads }),
-      ),
+      modelTiles(options).map((tile) => ropeSpec({ ...options, dtype }, { vec: 8, ...tile })),
     ),
   );
+}
+
+function modelTiles({ angles, positions, interleave, inPlace }: RopeTileOptions): Pick<RopeTile, 'heads' | 'ahead'>[] {
+  const ahead = angles === 'cache';
+  const few = { heads: 1, ahead: false };
+  const most = positions === 'indptr' ? [2] : [2, 4];
+  if (!ahead) return [few, ...most.map((heads) => ({ heads, ahead }))];
+  return [few, ...[1, ...(inPlace && !interleave ? [] : most)].map((heads) => ({ heads, ahead }))];
 }

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { empty, type Tensor } from '../../src/index.ts';
 import { ropeAhead } from '../../src/rope/ropeAhead.ts';
 
-const tile = { vec: 8, heads: 4 };
+const tile = { vec: 8, ahead: true };
 
 describe('ropeAhead', () => {
   const qkv = empty([9000, 48, 128], { dtype: 'bfloat16', device: 'cpu' });
@@ -17,10 +17,10 @@ describe('ropeAhead', () => {
   const fused = call(qkv.slice(1, 0, 32), qkv.slice(1, 32, 40));
 
   it('asks for tokens that so many bytes a multiprocessor are ahead', () => {
-    expect(ropeAhead(fused, true, tile, 132)).toBe(Math.ceil((132 * 40 * 1024) / (40 * 256)));
+    expect(ropeAhead(fused, true, tile, 132)).toBe(Math.ceil((132 * 32 * 1024) / (40 * 256)));
     const flat = empty([9000, 4096], { dtype: 'bfloat16', device: 'cpu' });
     const two = { ...fused, q: heads(flat, 32), k: heads(flat, 32) };
-    expect(ropeAhead(two, true, tile, 132)).toBe(Math.ceil((132 * 40 * 1024) / (64 * 256)));
+    expect(ropeAhead(two, true, tile, 132)).toBe(Math.ceil((132 * 32 * 1024) / (64 * 256)));
   });
 
   it('asks for nothing where all blocks start at once', () => {
@@ -36,8 +36,8 @@ describe('ropeAhead', () => {
     const half = { ...fused, rotaryDim: 64 };
     expect(ropeAhead(half, true, tile, 132)).toBe(none);
     expect(ropeAhead(half, false, tile, 132)).toBeLessThan(none);
-    expect(ropeAhead(fused, true, { vec: 8, heads: 1 }, 132)).toBe(none);
-    expect(ropeAhead(fused, true, { vec: 4, heads: 4 }, 132)).toBe(none);
+    expect(ropeAhead(fused, true, { vec: 8, ahead: false }, 132)).toBe(none);
+    expect(ropeAhead(fused, true, { vec: 4, ahead: true }, 132)).toBe(none);
     const apart = empty([9000, 8, 136], { dtype: 'bfloat16', device: 'cpu' }).slice(2, 0, 128);
     expect(ropeAhead(call(fused.q.x, apart), true, tile, 132)).toBe(none);
     expect(ropeAhead(call(apart, fused.k.x), true, tile, 132)).toBe(none);
