@@ -85,16 +85,14 @@ function runOnCuda({ kind, x, residual, weight, bias, out, scale, eps, weightOff
   const vec = vectorWidth(length, tensors);
   const add = residual !== undefined;
   const numSms = deviceProperties(deviceIndex).multiProcessorCount;
-  const tile = chooseNormTile(length, vec, rows, numSms, add);
+  const work = { kind, add, dtype: x.dtype, outDtype: out.dtype };
+  const tile = chooseNormTile(length, vec, rows, numSms, work);
   const distance = rowDistance(x);
   const outDistance = rowDistance(out);
   const residualDistance = add ? rowDistance(residual) : 0;
   const oneDistance = distance !== undefined && outDistance !== undefined && residualDistance !== undefined;
-  const byHeads = splitsIntoHeads(tile, oneDistance);
-  const spec = normSpec(
-    { kind, add, dtype: x.dtype, weightDtype: weight.dtype, outDtype: out.dtype, heads: byHeads },
-    tile,
-  );
+  const byHeads = splitsIntoHeads(tile, oneDistance, add);
+  const spec = normSpec({ ...work, weightDtype: weight.dtype, heads: byHeads }, tile);
   const kernel = getKernel(spec, deviceIndex);
   const resident = (): number => residentBlocks(kernel, deviceIndex);
   const blocks = normBlocks(tile, rows, resident);

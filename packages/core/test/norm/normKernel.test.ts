@@ -4,12 +4,16 @@ import { checkSpec } from '../../src/jit/spec.ts';
 import {
   chooseNormTile,
   maxRowLength,
+  type NormWork,
   normAhead,
   normBlocks,
   normSpec,
   normSpecs,
   splitsIntoHeads,
 } from '../../src/norm/normKernel.ts';
+
+const rms: NormWork = { kind: 'rms', add: false, dtype: 'bfloat16', outDtype: 'bfloat16' };
+const layer: NormWork = { ...rms, kind: 'layer' };
 
 describe('chooseNormTile', () => {
   it.each([
@@ -32,7 +36,7 @@ describe('chooseNormTile', () => {
     [32768, 4, 8192, [8, 1024, 1]],
     [32767, 1, 1, [32, 1024, 1]],
   ])('length %i in vectors of %i, %i rows', (length, vec, numRows, [vecs, lanes, rows]) => {
-    expect(chooseNormTile(length, vec, numRows, 132)).toEqual({
+    expect(chooseNormTile(length, vec, numRows, 132, layer)).toEqual({
       vec,
       vecs,
       lanes,
@@ -45,7 +49,7 @@ describe('chooseNormTile', () => {
     for (let length = 1; length <= maxRowLength; length += length < 2000 ? 1 : 61) {
       for (const vec of [1, 2, 4, 8].filter((width) => length % width === 0)) {
         for (const numRows of [1, 132, 1_000_000]) {
-          const { vecs, lanes, rows } = chooseNormTile(length, vec, numRows, 132);
+          const { vecs, lanes, rows } = chooseNormTile(length, vec, numRows, 132, rms);
           const threads = lanes * rows;
           expect(vec * vecs * lanes, `${length}/${vec}`).toBeGreaterThanOrEqual(length);
           expect(vec * vecs).toBeLessThanOrEqual(32);
@@ -56,29 +60,39 @@ describe('chooseNormTile', () => {
   });
 });
 
-it('takes two accesses of x and of the residual for four of x alone', () => {
-  expect(chooseNormTile(8192, 8, 8192, 132, true)).toMatchObject({ vecs: 2, lanes: 512 });
-  expect(chooseNormTile(4096, 8, 8192, 132, true)).toMatchObject({ vecs: 4, lanes: 128 });
+it('takes two accesses for four where the kernel is light, and of wide rows with the residual', () => {
+  const tile = (work: Partial<NormWork>, length: number, vec = 8): readonly [number, number] => {
+    const { vecs, lanes } = chooseNormTile(length, vec, 8192, 132, { ...rms, ...work });
+    return [vecs, lanes];
+  };
+  expect(tile({}, 8192)).toEqual([2, 512]);
+  expect(tile({}, 2048)).toEqual([2, 128]);
+  expect(tile({}, 4092, 4)).toEqual([4, 256]);
+  expect(tile({ dtype: 'float32', outDtype: 'float32' }, 4096, 4)).toEqual([4, 256]);
+  expect(tile({ dtype: 'float32', outDtype: 'float32', add: true }, 4096, 4)).toEqual([2, 512]);
+  expect(tile({ outDtype: 'float8_e4m3fn' }, 4096)).toEqual([4, 128]);
+  expect(tile({ outDtype: 'float8_e4m3fn', add: true }, 4096)).toEqual([2, 256]);
+  expect(tile({ kind: 'layer' }, 8192)).toEqual([4, 256]);
 });
 
-it('splits rows into heads unless a short share of rows at one distance is all that a block does', () => {
-  const [long, few, short] = [
-    chooseNormTile(8192, 8, 8192, 132),
-    chooseNormTile(8192, 8, 1, 132),
-    chooseNormTile(128, 8, 1, 132),
-  ];
-  expect([long, few, short].map((tile) => splitsIntoHeads(tile, true))).toEqual([true, false, true]);
-  expect(splitsIntoHeads(few, false)).toBe(true);
+it('splits rows into heads unless one access, or most threads, of rows at one distance is all that a block has', () => {
+  const splits = (length: number, rows: number, work: NormWork, oneDistance = true): boolean =>
+    splitsIntoHeads(chooseNormTile(length, 8, rows, 132, work), oneDistance, work.add);
+  const add = { ...rms, add: true };
+  expect([splits(8192, 8192, rms), splits(16384, 8192, rms), splits(8192, 1, rms)]).toEqual([true, false, false]);
+  expect([splits(4096, 8192, add), splits(8192, 8192, add)]).toEqual([true, false]);
+  expect([splits(8192, 8192, layer), splits(128, 1, rms)]).toEqual([true, true]);
+  expect([splits(8192, 1, rms, false), splits(8192, 8192, add, false)]).toEqual([true, true]);
 });
 
 it('gives each long row a block, and lets blocks of short rows stay', () => {
-  expect(normBlocks(chooseNormTile(8192, 8, 8192, 132), 8192, () => 396)).toBe(8192);
-  expect(normBlocks(chooseNormTile(128, 8, 100_000, 132), 100_000, () => 1584)).toBe(1584);
-  expect(normBlocks(chooseNormTile(128, 8, 32, 132), 32, () => 1584)).toBe(16);
+  expect(normBlocks(chooseNormTile(8192, 8, 8192, 132, rms), 8192, () => 396)).toBe(8192);
+  expect(normBlocks(chooseNormTile(128, 8, 100_000, 132, rms), 100_000, () => 1584)).toBe(1584);
+  expect(normBlocks(chooseNormTile(128, 8, 32, 132, rms), 32, () => 1584)).toBe(16);
 });
 
 describe('normAhead', () => {
-  const tile = chooseNormTile(8192, 8, 8192, 132);
+  const tile = chooseNormTile(8192, 8, 8192, 132, rms);
   const never = (): number => {
     throw new Error('asked for the occupancy');
   };
@@ -100,8 +114,8 @@ describe('normAhead', () => {
 
   it('asks for nothing where rows are short or few, without a look at the occupancy', () => {
     const nothing = { distance: 0, first: 0, rows: 0 };
-    expect(normAhead(chooseNormTile(4096, 8, 1, 132), 8192, 1, 1, 132, never)).toEqual(nothing);
-    expect(normAhead(chooseNormTile(128, 8, 100_000, 132), 256, 100_000, 1, 132, never)).toEqual(nothing);
+    expect(normAhead(chooseNormTile(4096, 8, 1, 132, rms), 8192, 1, 1, 132, never)).toEqual(nothing);
+    expect(normAhead(chooseNormTile(128, 8, 100_000, 132, rms), 256, 100_000, 1, 132, never)).toEqual(nothing);
   });
 
   it('asks for no row past the last one', () => {
@@ -130,7 +144,7 @@ describe('normSpec', () => {
       outDtype: 'bfloat16',
       heads: false,
     } as const;
-    const tile = chooseNormTile(8192, 8, 8192, 132);
+    const tile = chooseNormTile(8192, 8, 8192, 132, layer);
     expect(normSpec(options, tile)).toBe(normSpec({ ...options }, { ...tile }));
     expect(normSpec(options, tile).name).toBe('fused_add_rmsnorm_bf16_v8x4_256x1_full');
     expect(normSpec({ ...options, add: false, outDtype: 'float8_e5m2' }, tile).name).toBe(
