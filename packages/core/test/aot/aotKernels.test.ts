@@ -62,7 +62,7 @@ describe('aotKernels', () => {
         'batch_prefill_paged_bf16_hd192x128_causal_t128x64',
         'batch_prefill_fa3_rows_bf16_hd192x128_t128x128_s2',
         'batch_prefill_fa3_pages_bf16_hd192x128_causal_t128x128_s2',
-        'rope_bf16_pos_ids_i64_cache_interleave_inplace_v8h4',
+        'rope_bf16_pos_ids_i64_cache_interleave_inplace_v8h4_ahead',
       ]),
     );
     expect(of('gpt-oss')).toContain('batch_decode_paged_bf16_kv_e4m3_hd64_swa_w4_t32_s3');
