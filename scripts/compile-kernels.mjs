@@ -28,7 +28,7 @@ const localMemoryLimit = new Map([
   ['batch_prefill_paged_f16_hd192x128_causal_t128x64', 320],
   ['batch_decode_paged_f16_hd128_w4_t16_s2', 16],
   ['topk_bf16_v8_t1024', 32],
-  ['rope_f16_indptr_i32_v8h2', 32],
+  ['rope_bf16_pos_ids_i32_v8h4', 32],
   // The loading warpgroup gives its registers away, and waits more than it works.
   ['batch_prefill_fa3_gather_f16_hd128_causal_cap_t128x128_s2', 144],
   ['batch_prefill_fa3_rows_f16_hd256_causal_t128x64_s2', 144],
