@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Blocks of host and device memory, freed in stream order, and their account.
-import { CudaError } from '../errors.ts';
+import { CudaError, FlashInferError } from '../errors.ts';
 import type { Ptr } from '../native/binding.ts';
 import { native, toFlashInferError } from '../native/load.ts';
 import { activeCapture } from './capture.ts';
@@ -18,6 +18,7 @@ export interface Block {
   readonly stream: Stream | undefined;
   /** Other streams that used it; work there must be done before the memory is. */
   users: Stream[] | undefined;
+  freed: boolean;
 }
 
 interface Account {
@@ -36,7 +37,7 @@ function accountOf(index: number): Account {
 
 /** Allocates on the current stream; during a capture, outside of it. An empty block has address 0. */
 export function allocBlock(index: number, bytes: number, caller: string): Block {
-  if (bytes === 0) return { address: 0, bytes, deviceIndex: index, stream: undefined, users: undefined };
+  if (bytes === 0) return { address: 0, bytes, deviceIndex: index, stream: undefined, users: undefined, freed: false };
   try {
     const block = index < 0 ? allocHost(bytes, caller) : allocDevice(index, bytes, caller);
     const account = accountOf(index);
@@ -50,7 +51,14 @@ export function allocBlock(index: number, bytes: number, caller: string): Block 
 }
 
 function allocHost(bytes: number, caller: string): Block {
-  return { address: hostAddress(bytes, caller), bytes, deviceIndex: -1, stream: undefined, users: undefined };
+  return {
+    address: hostAddress(bytes, caller),
+    bytes,
+    deviceIndex: -1,
+    stream: undefined,
+    users: undefined,
+    freed: false,
+  };
 }
 
 function hostAddress(bytes: number, caller: string): Ptr {
@@ -75,7 +83,7 @@ function allocDevice(index: number, bytes: number, caller: string): Block {
   const captured = capture !== undefined && capture.stream.deviceIndex === index;
   const stream = captured ? capture.stream : currentStreamObject(index);
   const address = deviceAddress(index, bytes, captured ? capture.sideStream : stream.ptr);
-  return { address, bytes, deviceIndex: index, stream, users: undefined };
+  return { address, bytes, deviceIndex: index, stream, users: undefined, freed: false };
 }
 
 function deviceAddress(index: number, bytes: number, stream: Ptr): Ptr {
@@ -104,6 +112,11 @@ export function freeBlock(block: Block): void {
     capture.deferredFrees.push(() => freeBlock(block));
     return;
   }
+  // Memory that is kept twice would be two tensors' at once.
+  if (block.freed) {
+    throw new FlashInferError('ERR_FLASHINFER_INTERNAL', `memory at ${block.address} is freed twice; please report`);
+  }
+  block.freed = true;
   const account = accountOf(block.deviceIndex);
   account.blocks--;
   account.allocatedBytes -= block.bytes;
