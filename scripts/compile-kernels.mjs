@@ -50,7 +50,7 @@ const localMemoryLimit = new Map([
   ['renorm_probs_f32_v4_t1024_l2', 128],
   ['renorm_probs_f32_v1_t1024_l2', 224],
   ['mask_logits_f32_v4_t1024', 32],
-  ['mask_logits_bf16_v1_t512', 32],
+  ['mask_logits_bf16_v1_t512', 48],
 ]);
 
 /** @typedef {{ registers: number, stackBytes: number, spillBytes: number, sharedBytes: number }} Usage */
