@@ -48,14 +48,6 @@ export function largestLogit(lse: Float64Array): number {
   return lse.reduce((most, x) => (Number.isFinite(x) ? Math.max(most, Math.abs(x) * Math.LN2) : most), 0);
 }
 
-/**
- * By how much attention's logits of float8 products may be off, for the largest of them: Hopper's tensor cores sum such
- * products with 13 bits below the largest, so that factors of 3 for q and k, which is 9 for logits, cost 0.02 to 0.03.
- */
-export function float8LogitError(maxLogit: number): number {
-  return 2 ** -10 * maxLogit;
-}
-
 export interface Difference {
   /** Infinity where a value is NaN, infinite, or nonzero against an all-zero reference. */
   readonly relative: number;
