@@ -15,7 +15,7 @@ import { runChild } from './childProcess.ts';
 const families: Readonly<Record<string, RegExp>> = {
   activation: /^silu_and_mul_bf16/,
   norm: /^(fused_add_)?rmsnorm_bf16_v/,
-  sampling: /^(?!.*(_t1024|_l2|_v1_|_f16_))(sample|softmax|renorm|mask_logits|chain)_/,
+  sampling: /^(?!.*(_t1024|_l2|_v1_|_f16_))(held_)?(sample|softmax|renorm|mask_logits|chain)_/,
   quantization: /packbits/,
   page: /^append_paged_kv_b|^batch_indices|^seq_lens/,
   batchDecode: /^batch_(decode_paged|merge_splits)_bf16_hd128/,
