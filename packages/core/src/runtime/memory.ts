@@ -37,7 +37,7 @@ function accountOf(index: number): Account {
 
 /** Allocates on the current stream; during a capture, outside of it. An empty block has address 0. */
 export function allocBlock(index: number, bytes: number, caller: string): Block {
-  if (bytes === 0) return { address: 0, bytes, deviceIndex: index, stream: undefined, users: undefined, freed: false };
+  if (bytes === 0) return blockAt(0, bytes, index);
   try {
     const block = index < 0 ? allocHost(bytes, caller) : allocDevice(index, bytes, caller);
     const account = accountOf(index);
@@ -50,15 +50,12 @@ export function allocBlock(index: number, bytes: number, caller: string): Block 
   }
 }
 
+function blockAt(address: Ptr, bytes: number, deviceIndex: number, stream?: Stream): Block {
+  return { address, bytes, deviceIndex, stream, users: undefined, freed: false };
+}
+
 function allocHost(bytes: number, caller: string): Block {
-  return {
-    address: hostAddress(bytes, caller),
-    bytes,
-    deviceIndex: -1,
-    stream: undefined,
-    users: undefined,
-    freed: false,
-  };
+  return blockAt(hostAddress(bytes, caller), bytes, -1);
 }
 
 function hostAddress(bytes: number, caller: string): Ptr {
@@ -83,7 +80,7 @@ function allocDevice(index: number, bytes: number, caller: string): Block {
   const captured = capture !== undefined && capture.stream.deviceIndex === index;
   const stream = captured ? capture.stream : currentStreamObject(index);
   const address = deviceAddress(index, bytes, captured ? capture.sideStream : stream.ptr);
-  return { address, bytes, deviceIndex: index, stream, users: undefined, freed: false };
+  return blockAt(address, bytes, index, stream);
 }
 
 function deviceAddress(index: number, bytes: number, stream: Ptr): Ptr {
