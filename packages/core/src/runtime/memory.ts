@@ -158,7 +158,7 @@ export interface MemoryStats {
   blocks: number;
   /**
    * CUDA: bytes the stream-ordered pool holds in use and has reserved, and the GPU's free and total memory. In use are, too,
-   * up to 64 MiB a thread of freed blocks that wait for the next tensors of their sizes.
+   * a thread's freed blocks that wait for the next tensors of their sizes, 1/256 of the GPU's memory at most.
    */
   pool?: { usedBytes: number; reservedBytes: number; freeBytes: number; totalBytes: number };
 }

@@ -79,7 +79,7 @@ describe.runIf(process.platform === 'linux')('against the fake driver', () => {
       major: 9,
       minor: 0,
       multiProcessorCount: 1600,
-      totalMemory: 6 * 2 ** 40,
+      totalMemory: 6 * 2 ** 32,
       l2CacheBytes: 3800,
       sharedMemPerBlock: 800,
       sharedMemPerBlockOptin: 9700,

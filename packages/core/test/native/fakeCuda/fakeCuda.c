@@ -183,7 +183,7 @@ API cuDeviceGetUuid_v2(uint8_t *uuid, int device) {
   return OK;
 }
 API cuDeviceGetPCIBusId(char *id, int length, int device) { return snprintf(id, length, "0000:%02x:00.0", device), OK; }
-API cuDeviceTotalMem_v2(size_t *bytes, int device) { return (void)device, *bytes = 6ull << 40, OK; }
+API cuDeviceTotalMem_v2(size_t *bytes, int device) { return (void)device, *bytes = 6ull << 32, OK; }
 API cuDeviceGetAttribute(int *value, int attribute, int device) {
   // Device 1 has no memory pools; otherwise an attribute reads as its own number times 100, or as FAKE_CUDA_ATTRIBUTES says.
   const char *given = getenv("FAKE_CUDA_ATTRIBUTES");
