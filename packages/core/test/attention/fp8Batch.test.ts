@@ -35,6 +35,7 @@ describe.skipIf(!servesFloat8Queries)('batches of float8_e4m3fn', () => {
     { name: 'd256', ...base, headDim: 256, headScales: true },
     { name: 'group 7', ...base, numQoHeads: 7, numKvHeads: 1, headScales: true },
     { name: 'window, cap', ...base, options: { causal: true, windowLeft: 50, logitsSoftCap: 20 } },
+    { name: 'large logits', ...base, options: { causal: true, smScale: 0.5 } },
     { name: 'ALiBi, sinks', ...base, options: { causal: true, posEncodingMode: 'ALIBI' }, sinks: true },
   ])('ragged: $name', (c) => runRagged({ ...c, ...lengths }));
 
