@@ -38,6 +38,8 @@ export interface RopeTile {
 
 /** Threads a multiprocessor holds. */
 const threadsPerSm = 2048;
+/** Elements an access of very few tokens in place. */
+const fewVec = 4;
 
 /**
  * A thread takes four heads, or two where four do not divide them, if that still leaves enough threads: more bytes in
@@ -45,18 +47,23 @@ const threadsPerSm = 2048;
  * get two heads a thread (H200, 1024 tokens: 11.6 us for 12.5). Many tokens of a table in place get a thread a head, too: they
  * come from L2, where fewer bytes in flight do (H200, T8192: 46.0 us for 46.5; pairs of neighbours 46.6 for 46.5, out of
  * place 46.7 for 46.3). Tables of frequencies are made once a block and pay in large ones; otherwise small blocks are best
- * while there are multiprocessors for them, then blocks of whole tokens with few idle threads.
+ * while there are multiprocessors for them, then blocks of whole tokens with few idle threads. In place, very few tokens by
+ * position ids have accesses of half the width (in graphs 0.89 for 1.04 us with one token, 1.15 for 1.25 with 64; by requests
+ * and out of place it costs as much).
  */
 export function chooseRopeTile(
   tokens: number,
   numHeads: number,
   rotaryDim: number,
-  vec: number,
+  mostVec: number,
   numSms: number,
   { angles, positions, interleave, inPlace }: RopeTileOptions,
 ): RopeTile {
+  const shareOf = (columns: number) => (tokens * numHeads * columns) / (numSms * threadsPerSm);
+  const narrow = inPlace && positions === 'posIds' && shareOf(rotaryDim / 2 / fewVec) < 1 / 3;
+  const vec = narrow ? Math.min(mostVec, fewVec) : mostVec;
   const columns = rotaryDim / 2 / vec;
-  const share = (tokens * numHeads * columns) / (numSms * threadsPerSm);
+  const share = shareOf(columns);
   const cached = angles === 'cache';
   const oneHead = share < 1 || (cached && inPlace && !interleave);
   const few = !cached && share < 4;
@@ -154,6 +161,7 @@ export function ropeSpecs(): KernelSpec[] {
   return [
     ropeSpec(base, many),
     ropeSpec({ ...base, inPlace: true }, { ...many, heads: 1 }),
+    ropeSpec({ ...base, inPlace: true }, { ...few, vec: fewVec }),
     ropeSpec({ ...base, indexDtype: 'int64' }, few),
     ropeSpec({ ...base, dtype: 'float16', interleave: true }, many),
     ropeSpec({ ...base, angles: 'frequency' }, made),
@@ -183,15 +191,21 @@ export function ropeModelSpecs({ dtypes: modelDtypes, models }: AotRequest): Ker
     .map((source) => ({ ...source, interleave: true, inPlace: true }));
   return modelDtypes.flatMap((dtype) =>
     [...halves, ...neighbours].flatMap((options) =>
-      modelTiles(options).map((tile) => ropeSpec({ ...options, dtype }, { vec: 8, ...tile })),
+      modelTiles(options).map((tile) => ropeSpec({ ...options, dtype }, tile)),
     ),
   );
 }
 
-function modelTiles({ angles, positions, interleave, inPlace }: RopeTileOptions): Pick<RopeTile, 'heads' | 'ahead'>[] {
+function modelTiles({
+  angles,
+  positions,
+  interleave,
+  inPlace,
+}: RopeTileOptions): Pick<RopeTile, 'vec' | 'heads' | 'ahead'>[] {
   const ahead = angles === 'cache';
-  const few = { heads: 1, ahead: false };
+  const few = { vec: 8, heads: 1, ahead: false };
+  const fewest = inPlace && positions === 'posIds' ? [{ ...few, vec: fewVec }] : [];
   const most = positions === 'indptr' ? [2] : [2, 4];
-  if (!ahead) return [few, ...most.map((heads) => ({ heads, ahead }))];
-  return [few, ...[1, ...(inPlace && !interleave ? [] : most)].map((heads) => ({ heads, ahead }))];
+  const many = ahead ? [1, ...(inPlace && !interleave ? [] : most)] : most;
+  return [...fewest, few, ...many.map((heads) => ({ vec: 8, heads, ahead }))];
 }

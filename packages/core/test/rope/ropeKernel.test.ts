@@ -42,17 +42,29 @@ describe('chooseRopeTile', () => {
     });
   });
 
+  it('halves the accesses of very few tokens by position ids in place', () => {
+    const inPlace = { ...cached, inPlace: true };
+    const few = { vec: 4, heads: 1, ahead: false, columns: 16, groups: 40, tokensPerBlock: 1 };
+    expect(chooseRopeTile(1, 40, 128, 8, 132, inPlace)).toEqual({ ...few, blocksPerToken: 7, threads: 96 });
+    expect(chooseRopeTile(64, 40, 128, 8, 132, inPlace)).toEqual({ ...few, blocksPerToken: 3, threads: 224 });
+    expect(chooseRopeTile(140, 40, 128, 8, 132, { ...made, inPlace: true }).vec).toBe(4);
+    expect(chooseRopeTile(141, 40, 128, 8, 132, { ...made, inPlace: true }).vec).toBe(8);
+    expect(chooseRopeTile(1, 40, 128, 8, 132, { ...inPlace, positions: 'indptr' }).vec).toBe(8);
+    expect(chooseRopeTile(1, 40, 128, 2, 132, inPlace).vec).toBe(2);
+  });
+
   it('covers every head of every token', () => {
     for (const [tokens, heads, rotaryDim, vec] of [
       [1, 1, 2, 1],
       [1, 500, 1024, 1],
+      [1, 5, 96, 8],
       [100_000, 7, 96, 8],
       [100_000, 6, 96, 8],
       [100_000, 129, 1024, 4],
     ] as const) {
       for (const options of [cached, { ...cached, inPlace: true }, made, { ...made, positions: 'indptr' } as const]) {
         const tile = chooseRopeTile(tokens, heads, rotaryDim, vec, 132, options);
-        expect(tile.columns * vec * 2).toBe(rotaryDim);
+        expect(tile.columns * tile.vec * 2).toBe(rotaryDim);
         expect(tile.groups * tile.heads).toBe(heads);
         expect(tile.threads % 32 === 0 && tile.threads <= (tile.heads === 1 && tile.ahead ? 1024 : 256)).toBe(true);
         const items = tile.columns * tile.groups * tile.tokensPerBlock;
