@@ -14,6 +14,7 @@ void* AllocPinned(int device, size_t bytes) {
 void StagingRing::Write(int device, CUdeviceptr dst, Span first, Span second, CUstream stream) {
   const size_t bytes = first.size + second.size;
   if (base_ == nullptr) base_ = static_cast<uint8_t*>(AllocPinned(device, kCapacity));
+  TakeBackDone(device);
   if (idleEvents_.empty()) {
     CUevent event;
     FLASHINFER_CU(device, cuEventCreate, &event, CU_EVENT_DISABLE_TIMING);
@@ -43,15 +44,23 @@ size_t StagingRing::Reserve(int device, size_t bytes) {
     } else if (head_ + bytes < tail) {
       return head_;
     }
-    WaitForOldest(device);
+    FLASHINFER_CU(device, cuEventSynchronize, inFlight_.front().done);
+    TakeBackOldest();
   }
 }
 
-void StagingRing::WaitForOldest(int device) {
-  const CUevent done = inFlight_.front().done;
-  FLASHINFER_CU(device, cuEventSynchronize, done);
+void StagingRing::TakeBackDone(int device) {
+  while (!inFlight_.empty()) {
+    const CUresult result = Driver().api.cuEventQuery(inFlight_.front().done);
+    if (result == CUDA_ERROR_NOT_READY) return;
+    CheckResult(result, "cuEventQuery", device);
+    TakeBackOldest();
+  }
+}
+
+void StagingRing::TakeBackOldest() {
+  idleEvents_.push_back(inFlight_.front().done);
   inFlight_.pop_front();
-  idleEvents_.push_back(done);
 }
 
 void StagingRing::Destroy() noexcept {

@@ -14,7 +14,8 @@ void* AllocPinned(int device, size_t bytes);
 
 /**
  * Ring that writes pass through: bytes are copied in, the copy to the device is enqueued, and the room is taken back
- * when an event says that the copy is done. Full: waits for the oldest copy.
+ * when an event says that the copy is done. Full: waits for the oldest copy. Else the same room serves again as soon as it may:
+ * it is in a cache still, which the far end of the ring is not.
  */
 class StagingRing {
  public:
@@ -42,7 +43,8 @@ class StagingRing {
   };
 
   size_t Reserve(int device, size_t bytes);
-  void WaitForOldest(int device);
+  void TakeBackDone(int device);
+  void TakeBackOldest();
 
   uint8_t* base_ = nullptr;
   size_t head_ = 0;

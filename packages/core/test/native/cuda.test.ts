@@ -178,6 +178,20 @@ describe.runIf(process.platform === 'linux')('against the fake driver', () => {
     expect(value).toBe(true);
   });
 
+  it('takes staging memory back as soon as its copy ran', () => {
+    const { value, calls } = fake.run(`${prelude}
+      const block = cuda.memAlloc(0, 4096, stream);
+      const results = [];
+      for (let round = 0; round < 20; round++) {
+        const piece = bytes(4096);
+        cuda.write(0, block, piece, stream);
+        results.push(same(readBack(block, 4096), piece));
+      }
+      return results;`);
+    expect(value).toEqual(Array(20).fill(true));
+    expect(calls.filter((call) => call.startsWith('cuEventCreate'))).toHaveLength(1);
+  });
+
   it('reads asynchronously what the stream had written by then, and not what came after', () => {
     const { value, calls } = fake.run(`${prelude}
       const n = 300_001;
