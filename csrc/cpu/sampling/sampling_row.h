@@ -95,7 +95,7 @@ class SamplingRow : RowValues {
 
   int32_t Token(uint64_t point) const { return TokenAt(point, weights_, low_, factor_); }
 
-  /** As draw_from_nucleus() of include/flashinfer/sampling/nucleus.cuh. */
+  /** As draw_token() of include/flashinfer/sampling/nucleus.cuh. */
   int32_t TokenOfNucleus(uint64_t total) {
     const float top_p = PerRow(p_.top_p, p_.top_p_value, row_);
     if (!(top_p < 1.0f)) return Token(draw_point(Words(0), total));

@@ -73,12 +73,11 @@ __device__ __forceinline__ void write_valid(const Params& params, const Group& g
   if (params.valid != nullptr && group.is_first_thread()) static_cast<bool*>(params.valid)[row] = valid;
 }
 
-/** Draws from all elements that weigh something. */
+/** Draws from what weighs something, as `share` says. */
 template <class RowType, class Group, RowInput kInput, class Params>
-__device__ void draw_from_all(const RowType& row, Group& group, const RowWeights<kInput>& weights, int row_index,
-                              const Params& params) {
+__device__ void draw_weighed(const RowType& row, const Group& group, const WarpShare& share,
+                             const RowWeights<kInput>& weights, int row_index, const Params& params) {
   int* token = static_cast<int*>(params.out) + row_index;
-  const WarpShare share = total_weight(row, group, weights);
   write_valid(params, group, row_index, share.total != 0);
   if (share.total == 0) {
     if (group.is_first_thread()) *token = 0;

@@ -50,25 +50,26 @@ class NucleusTest {
 };
 
 /**
- * Draws from all elements, then from those that are larger than what was drawn, until one is in the nucleus; in the second
- * round from the largest alone where they are the nucleus. A round draws two, which one pass tests; the first that is in it
- * counts.
+ * Draws from what weighs something; `weighed`, as `share` says. Else with top-p: draws from all elements, then from those that
+ * are larger than what was drawn, until one is in the nucleus; in the second round from the largest alone where they are the
+ * nucleus. A round draws two, which one pass tests; the first that is in it counts.
  */
 template <class RowType, class Group, RowInput kInput, class Params>
-__device__ void draw_from_nucleus(const RowType& row, Group& group, RowWeights<kInput>& weights, int row_index,
-                                  const Params& params) {
-  int* token = static_cast<int*>(params.out) + row_index;
+__device__ void draw_token(const RowType& row, Group& group, RowWeights<kInput>& weights, int row_index,
+                           const Params& params, bool weighed, WarpShare share) {
+  const auto write = [&](int token) { static_cast<int*>(params.out)[row_index] = token; };
   FilterTarget goal = FilterTarget::count(0);
-  bool begun = false;
   group.keep(weights.max);
+  bool first = true;
 #pragma unroll 1
   for (uint32_t round = 0;;) {
-    const WarpShare share = total_weight(row, group, weights);
-    if (!begun) {
-      begun = true;
+    if (!weighed) share = total_weight(row, group, weights);
+    if (first) {
       write_valid(params, group, row_index, share.total != 0);
-      goal = FilterTarget::nucleus(per_row<float>(params.top_p, params.top_p_value, row_index), share.total,
-                                   weights.factor);
+      const bool nucleus = !weighed && (params.filters & kTopP) != 0;
+      const float top_p = nucleus ? per_row<float>(params.top_p, params.top_p_value, row_index) : 1.0f;
+      goal = FilterTarget::nucleus(top_p, share.total, weights.factor);
+      first = false;
       if (goal.target > 0 && goal.weigh(weights.value(group.kept())) >= goal.target) {
         weights.lowest = group.kept();
         goal.target = 0;
@@ -77,16 +78,16 @@ __device__ void draw_from_nucleus(const RowType& row, Group& group, RowWeights<k
     }
     if (share.total == 0) break;
     const Philox4 words = row_words(params, row_index, round);
-    const bool all = goal.target == 0;
+    const int draws = goal.target == 0 ? 1 : 2;
 #pragma unroll 1
-    for (int which = 0; which < 2; ++which) {
+    for (int which = 0; which < draws; ++which) {
       const uint64_t point = which == 0 ? draw_point(words, share.total) : second_point(words, share.total);
       find_drawn(row, group, share, point, weights, [&](int index, float value) {
-        if (!all) group.tell(which, static_cast<uint64_t>(__float_as_uint(value)) << 32 | index);
-        else if (which == 0 && group.lane() == 0) *token = index;
+        if (draws == 2) group.tell(which, static_cast<uint64_t>(__float_as_uint(value)) << 32 | index);
+        else if (group.lane() == 0) write(index);
       });
     }
-    if (all) return;
+    if (draws == 1) return;
     group.hear();
     const auto drawn_value = [&](int which) { return __uint_as_float(static_cast<uint32_t>(group.word(which) >> 32)); };
     const NucleusTest<kInput> nucleus(goal, weights, params.vocab);
@@ -94,13 +95,13 @@ __device__ void draw_from_nucleus(const RowType& row, Group& group, RowWeights<k
 #pragma unroll 1
     for (int which = 0; which < 2; ++which, above >>= 32) {
       if (!nucleus.has(row, group, drawn_value(which), static_cast<uint32_t>(above))) continue;
-      if (group.is_first_thread()) *token = static_cast<int>(group.word(which));
+      if (group.is_first_thread()) write(static_cast<int>(group.word(which)));
       return;
     }
     weights.lowest = next_value(fmaxf(drawn_value(0), drawn_value(1)));
     ++round;
   }
-  if (group.is_first_thread()) *token = 0;
+  if (group.is_first_thread()) write(0);
 }
 
 }  // namespace flashinfer
