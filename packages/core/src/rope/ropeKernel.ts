@@ -48,7 +48,7 @@ const fewVec = 4;
  * come from L2, where fewer bytes in flight do (H200, T8192: 46.0 us for 46.5; pairs of neighbours 46.6 for 46.5, out of
  * place 46.7 for 46.3). Tables of frequencies are made once a block and pay in large ones; otherwise small blocks are best
  * while there are multiprocessors for them, then blocks of whole tokens with few idle threads. In place, very few tokens by
- * position ids have accesses of half the width (in graphs 0.89 for 1.04 us with one token, 1.15 for 1.25 with 64; by requests
+ * position ids have accesses of half the width (in graphs 0.89 for 1.04 us with one token, 0.95 for 1.12 with 32; by requests
  * and out of place it costs as much).
  */
 export function chooseRopeTile(
@@ -60,7 +60,7 @@ export function chooseRopeTile(
   { angles, positions, interleave, inPlace }: RopeTileOptions,
 ): RopeTile {
   const shareOf = (columns: number) => (tokens * numHeads * columns) / (numSms * threadsPerSm);
-  const narrow = inPlace && positions === 'posIds' && shareOf(rotaryDim / 2 / fewVec) < 1 / 3;
+  const narrow = inPlace && positions === 'posIds' && shareOf(rotaryDim / 2 / fewVec) < 1 / 8;
   const vec = narrow ? Math.min(mostVec, fewVec) : mostVec;
   const columns = rotaryDim / 2 / vec;
   const share = shareOf(columns);

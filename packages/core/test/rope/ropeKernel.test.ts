@@ -46,9 +46,9 @@ describe('chooseRopeTile', () => {
     const inPlace = { ...cached, inPlace: true };
     const few = { vec: 4, heads: 1, ahead: false, columns: 16, groups: 40, tokensPerBlock: 1 };
     expect(chooseRopeTile(1, 40, 128, 8, 132, inPlace)).toEqual({ ...few, blocksPerToken: 7, threads: 96 });
-    expect(chooseRopeTile(64, 40, 128, 8, 132, inPlace)).toEqual({ ...few, blocksPerToken: 3, threads: 224 });
-    expect(chooseRopeTile(140, 40, 128, 8, 132, { ...made, inPlace: true }).vec).toBe(4);
-    expect(chooseRopeTile(141, 40, 128, 8, 132, { ...made, inPlace: true }).vec).toBe(8);
+    expect(chooseRopeTile(32, 40, 128, 8, 132, inPlace)).toEqual({ ...few, blocksPerToken: 3, threads: 224 });
+    expect(chooseRopeTile(52, 40, 128, 8, 132, { ...made, inPlace: true }).vec).toBe(4);
+    expect(chooseRopeTile(53, 40, 128, 8, 132, { ...made, inPlace: true }).vec).toBe(8);
     expect(chooseRopeTile(1, 40, 128, 8, 132, { ...inPlace, positions: 'indptr' }).vec).toBe(8);
     expect(chooseRopeTile(1, 40, 128, 2, 132, inPlace).vec).toBe(2);
   });
