@@ -31,9 +31,9 @@ const localMemoryLimit = new Map([
   ['rope_bf16_pos_ids_i32_v8h4', 32],
   // The loading warpgroup gives its registers away, and waits more than it works.
   ['batch_prefill_fa3_gather_f16_hd128_causal_cap_t128x128_s2', 144],
-  ['batch_prefill_fa3_rows_f16_hd256_causal_t128x64_s2', 144],
-  ['single_prefill_fa3_rows_f16_hd64_causal_swa_t192x128_s2', 32],
-  ['prefill_fa3_paged_e4m3_hd256_causal_cap_o_bf16_t128x128', 192],
+  ['batch_prefill_fa3_rows_f16_hd256_causal_t128x64_s2', 176],
+  ['single_prefill_fa3_rows_f16_hd64_causal_swa_t192x128_s2', 72],
+  ['prefill_fa3_paged_e4m3_hd256_causal_cap_o_bf16_t128x128', 216],
   // A row's elements take up to 12 of 64 registers, or 24 of 128; what is spilled is out of the loops over them.
   ['sample_probs_f32_v4_t1024', 272],
   ['sample_probs_f32_v4_t1024_l2', 96],

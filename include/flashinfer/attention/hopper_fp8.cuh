@@ -93,13 +93,16 @@ struct HopperFp8Loader {
     int kv_start = 0;
     HopperItem item = hopper_item<C>(batch, num_items, blockIdx.x, kv_start);
     for (;; buffer.advance()) {
-      const unsigned taken = atomicAdd(counters, 1u);
+      unsigned taken = 0;
       head = item.head;
       if (item.request < 0 || item.first == item.end) hopper_hand_over(batch, shared, item, items, buffer);
       if (item.request < 0) break;
+      const int taking = hopper_taking_tile(batch, num_items, item);
+      if (item.first == item.end) taken = take_place(counters);
       first_column = fp8_first_column<C::BATCH, C::PAGED>(batch, item.request, kv_start);
       first_key = C::PAGED ? first_column : kv_start;
       for (int tile = item.end - 1; tile >= item.first; --tile) {
+        if (tile == taking) taken = take_place(counters);
         mbarrier_wait(shared.k_empty(ring.stage), ring.parity ^ 1);
         load_keys(ring.stage, tile);
         if (tile == item.end - 1) hopper_hand_over(batch, shared, item, items, buffer);

@@ -195,19 +195,23 @@ struct HopperLoader {
     HopperItem item = hopper_item<C>(batch, num_items, blockIdx.x, kv_start);
     int ahead = -1;
     for (;; buffer.advance()) {
-      // Taken early: its latency passes while this item's tiles are loaded.
       unsigned taken = 0;
-      if (thread == 0) taken = atomicAdd(counters, 1u);
+      const auto take = [&] {
+        if (kThreads == 1 || thread == 0) taken = take_place(counters);
+      };
       head = item.head;
       kv_len = item.kv_len;
       if (item.request < 0 || item.first == item.end) hand_over(item, items, buffer);
       if (item.request < 0) break;
+      const int taking = hopper_taking_tile(batch, num_items, item);
+      if (item.first == item.end) take();
       if constexpr (kPaged) {
         if (ahead < 0 && item.first < item.end) find_pages(found, item.end - 1, kv_start, kv_len);
       }
       ahead = -1;
       RingPosition<C::STAGES> before = ring;
       for (int tile = item.end - 1; tile >= item.first - kLag; --tile) {
+        if (tile == taking) take();
         if (loads_k() && tile >= item.first) {
           mbarrier_wait(shared.k_empty(ring.stage), ring.parity ^ 1);
           load<true, C::D_QK>(shared.k(ring.stage), shared.k_full(ring.stage), tile);
