@@ -28,8 +28,8 @@ import { native } from '../../src/native/load.ts';
 import { testDevice as device, onCuda } from '../device.ts';
 import { testSeed } from '../reference/random.ts';
 
-const batches = [1, 2, 5, 33, 61, 200];
-const most = 200;
+const batches = [1, 2, 5, 33, 61, 200, 256];
+const most = 256;
 const draw = { seed: 11, offset: 3 };
 const joint = { ...draw, filterApplyOrder: 'joint' } as const;
 

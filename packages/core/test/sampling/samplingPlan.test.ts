@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // How rows are dealt to clusters: tables of decisions, without a device.
 import { describe, expect, it } from 'vitest';
-import { planHeldRow } from '../../src/sampling/heldRows.ts';
+import { planHeldRow, servesHeldRows } from '../../src/sampling/heldRows.ts';
 import { planSampling, type SamplingLimits, staggerOf } from '../../src/sampling/samplingKernel.ts';
 
 const h200: SamplingLimits = { clusters: true, sharedPerBlock: 232_448, sharedPerSm: 233_472, numSms: 132 };
@@ -55,6 +55,20 @@ describe('planSampling', () => {
   it('has one cluster a row where no cluster holds it, and on GPUs without clusters', () => {
     expect(planSampling(700_004, 512, true, h200)).toMatchObject({ keepsRow: false, clustersAtOnce: 512 });
     expect(planSampling(128_256, 512, true, a100)).toMatchObject({ cluster: 1, clustersAtOnce: 512 });
+  });
+});
+
+describe('servesHeldRows', () => {
+  it.each([
+    ['sampleProbs', 255, 128_256, true],
+    ['sampleProbs', 256, 128_256, false],
+    ['sampleProbs', 256, 32_000, false],
+    ['sampleProbs', 1024, 151_936, true],
+    ['sampleProbs', 4096, 4096, true],
+    ['sampleLogits', 512, 128_256, true],
+    ['softmax', 512, 128_256, true],
+  ] as const)('%s of %i rows of %i: %s', (kind, rows, vocab, serves) => {
+    expect(servesHeldRows(kind, rows, planHeldRow(vocab, 16)!)).toBe(serves);
   });
 });
 
