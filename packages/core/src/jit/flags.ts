@@ -18,7 +18,7 @@ export function nvccFlags(target: Target, options: CodegenOptions): string[] {
     `-arch=${target}`,
     '-std=c++17',
     '-DNDEBUG',
-    // The include guard of libstdc++'s special functions: <cmath> brings them, no kernel calls one, and reading them is a third
+    // The include guard of libstdc++'s special functions: <cmath> brings them, no kernel calls one, and reading them is a sixth
     // of what nvcc does for a small kernel.
     '-D_GLIBCXX_BITS_SPECFUN_H',
     '--expt-relaxed-constexpr',
