@@ -41,4 +41,12 @@ inline void CheckResult(CUresult result, const char* call, int device) {
 #define FLASHINFER_CU(device, function, ...) \
   ::flashinfer::cuda::CheckResult(::flashinfer::cuda::Api().function(__VA_ARGS__), #function, device)
 
+/** Whether what the event was recorded behind is done. */
+inline bool IsDone(CUevent event, int device) {
+  const CUresult result = Api().cuEventQuery(event);
+  if (result == CUDA_ERROR_NOT_READY) return false;
+  CheckResult(result, "cuEventQuery", device);
+  return true;
+}
+
 }  // namespace flashinfer::cuda

@@ -50,12 +50,7 @@ size_t StagingRing::Reserve(int device, size_t bytes) {
 }
 
 void StagingRing::TakeBackDone(int device) {
-  while (!inFlight_.empty()) {
-    const CUresult result = Driver().api.cuEventQuery(inFlight_.front().done);
-    if (result == CUDA_ERROR_NOT_READY) return;
-    CheckResult(result, "cuEventQuery", device);
-    TakeBackOldest();
-  }
+  while (!inFlight_.empty() && IsDone(inFlight_.front().done, device)) TakeBackOldest();
 }
 
 void StagingRing::TakeBackOldest() {

@@ -95,10 +95,7 @@ void EventRecord(CudaState& state, Ptr eventPtr, Ptr streamPtr) {
 
 bool EventQuery(CudaState& state, Ptr eventPtr) {
   const std::shared_ptr<Event>& event = state.FindEvent(eventPtr);
-  const CUresult result = Api().cuEventQuery(event->handle);
-  if (result == CUDA_ERROR_NOT_READY) return false;
-  CheckResult(result, "cuEventQuery", event->device.ordinal);
-  return true;
+  return IsDone(event->handle, event->device.ordinal);
 }
 
 void EventSynchronize(CudaState& state, Ptr eventPtr) {
