@@ -87,6 +87,6 @@ export function releaseStreamBlocks(stream: Ptr): void {
 /** Frees all that is kept on a device; whether there was anything. */
 export function releaseDeviceBlocks(deviceIndex: number): boolean {
   if (!keptBytes[deviceIndex]) return false;
-  for (const [stream, blocks] of streams) if (blocks.deviceIndex === deviceIndex) releaseStreamBlocks(stream);
+  makeRoom(deviceIndex, 0);
   return true;
 }
