@@ -5,7 +5,13 @@ import * as flashinfer from '../../src/index.ts';
 import type { DType } from '../../src/tensor/dtype.ts';
 import { backendOption, onCuda, testDevice } from '../device.ts';
 import { type AttentionReferenceOptions, attentionReference } from '../reference/attention.ts';
-import { attentionTolerance, expectClose, expectLseClose, float8LseLimit, largestLogit } from '../reference/compare.ts';
+import {
+  attentionTolerance,
+  expectClose,
+  expectFloat8Close,
+  expectLseClose,
+  largestLogit,
+} from '../reference/compare.ts';
 import { maskArray, normalArray, testSeed, uniformSource } from '../reference/random.ts';
 import { deviceTensor, type FloatDType, heldValues, packMask, poisoned } from './attentionCase.ts';
 
@@ -159,27 +165,6 @@ function runOptions(inputs: ReturnType<typeof makeInputs>, c: BatchCase) {
   } as const;
 }
 
-/** Weights are rounded to e4m3 too: 3 bits of mantissa, errors of up to 2^-4 that partly cancel. */
-function expectFloat8Close(
-  out: Float64Array,
-  lse: Float64Array,
-  reference: ReturnType<typeof attentionReference>,
-  label: string,
-): void {
-  let difference = 0;
-  let norm = 1e-30;
-  reference.out.forEach((x, n) => {
-    difference += (out[n]! - x) ** 2;
-    norm += x ** 2;
-  });
-  expect(Math.sqrt(difference / norm), label).toBeLessThan(4e-2);
-  const limit = float8LseLimit(largestLogit(reference.lse));
-  reference.lse.forEach((x, n) => {
-    if (x === -Infinity) expect(lse[n], label).toBe(x);
-    else expect(Math.abs(lse[n]! - x), label).toBeLessThan(limit);
-  });
-}
-
 const outShape = (c: BatchCase): number[] => [total(c.qoLens), c.numQoHeads, valueDim(c)];
 
 export function planOptions(c: BatchCase) {
@@ -236,7 +221,7 @@ export function expectBatch(
     const got = Float64Array.from({ length: qoLen * width }, (_, i) => out[row * width + i]!);
     const gotLse = Float64Array.from({ length: qoLen * numQoHeads }, (_, i) => lse[row * numQoHeads + i]!);
     if (qoLen > 0) {
-      if (c.dtype === 'float8_e4m3fn' && onCuda) expectFloat8Close(got, gotLse, reference, label);
+      if (c.dtype === 'float8_e4m3fn' && onCuda) expectFloat8Close(got, gotLse, reference, 4e-2, label);
       else {
         expectClose(got, reference.out, headDimVo, tolerance, `${label} out`);
         expectLseClose(gotLse, reference.lse, tolerance, `${label} lse`);

@@ -6,7 +6,7 @@ import { hopperFp8SharedBytes, hopperFp8Tile } from '../../src/attention/hopperF
 import * as flashinfer from '../../src/index.ts';
 import { onCuda, testDevice } from '../device.ts';
 import { attentionReference } from '../reference/attention.ts';
-import { float8LseLimit, largestLogit } from '../reference/compare.ts';
+import { expectFloat8Close } from '../reference/compare.ts';
 import { normalArray, testSeed } from '../reference/random.ts';
 import { expectThrows } from '../thrownBy.ts';
 import {
@@ -48,16 +48,6 @@ function times(values: Float64Array, factors: Float32Array, dim: number): Float6
   return values.map((x, n) => x * factors[Math.floor(n / dim) % factors.length]!);
 }
 
-function relativeError(got: ArrayLike<number>, wanted: ArrayLike<number>): number {
-  let difference = 0;
-  let norm = 0;
-  for (let n = 0; n < wanted.length; ++n) {
-    difference += (got[n]! - wanted[n]!) ** 2;
-    norm += wanted[n]! ** 2;
-  }
-  return Math.sqrt(difference / Math.max(norm, 1e-30));
-}
-
 function runFp8(c: Fp8Case): void {
   const { qoLen, kvLen, numQoHeads, numKvHeads, headDim, kvLayout = 'NHD' } = c;
   const q = deviceTensor(normalArray(qoLen * numQoHeads * headDim, 0), [qoLen, numQoHeads, headDim], e4m3);
@@ -86,14 +76,7 @@ function runFp8(c: Fp8Case): void {
   const hnd = (x: flashinfer.Tensor): flashinfer.Tensor => (kvLayout === 'HND' ? x.transpose(0, 1).contiguous() : x);
   const [result, lse] = prefillOperator(q, hnd(k), hnd(v), { ...options, out, returnLse: true }) as flashinfer.Tensor[];
   expect(result).toBe(out);
-  const label = `seed ${testSeed}`;
-  expect(relativeError(hostValues(out), wanted.out), label).toBeLessThan(tolerance);
-  const lses = hostValues(lse!);
-  const limit = float8LseLimit(largestLogit(wanted.lse));
-  wanted.lse.forEach((x, n) => {
-    if (x === -Infinity) expect(lses[n]).toBe(x);
-    else expect(Math.abs(lses[n]! - x), label).toBeLessThan(limit);
-  });
+  expectFloat8Close(hostValues(out), hostValues(lse!), wanted, tolerance, `seed ${testSeed}`);
 }
 
 const heads = { numQoHeads: 8, numKvHeads: 2 };

@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, it } from 'vitest';
-import { attentionTolerance, difference, expectClose, expectLseClose, largestLogit } from './compare.ts';
+import {
+  attentionTolerance,
+  difference,
+  expectClose,
+  expectFloat8Close,
+  expectLseClose,
+  largestLogit,
+} from './compare.ts';
 
 const tolerance = { relative: 1e-3, rowRelative: 2e-3, lse: 1e-3 };
 
@@ -61,6 +68,20 @@ describe('expectLseClose', () => {
     expect(() => expectLseClose([-Infinity, Number.NaN, 100], reference, tolerance)).toThrow(/NaN at 1/);
     expect(() => expectLseClose([-Infinity, 1.002, 100], reference, tolerance)).toThrow(/at 1/);
     expect(() => expectLseClose([-Infinity, 1, Infinity], reference, tolerance)).toThrow(/Infinity at 2/);
+  });
+});
+
+describe('expectFloat8Close', () => {
+  const reference = { out: Float64Array.of(3, 4), lse: Float64Array.of(-Infinity, 64 / Math.LN2) };
+  const close = (out: number[], lse: number[]) => () => expectFloat8Close(out, lse, reference, 1e-2, 'o');
+
+  it('has a limit for the whole output, and one for lse that grows with the largest logit', () => {
+    expect(close([3.04, 4], [-Infinity, reference.lse[1]! + 0.072])).not.toThrow();
+    expect(close([3.06, 4], [...reference.lse])).toThrow(/^o: relative error 1.20e-2/);
+    expect(close([3, 4], [-Infinity, reference.lse[1]! + 0.073])).toThrow(/^o lse: .*limit 7.25e-2/);
+    expect(close([3, 4], [-1e30, reference.lse[1]!])).toThrow(/^o lse: .* expected -Infinity/);
+    expect(close([3, Number.NaN], [...reference.lse])).toThrow(/^o: /);
+    expect(close([3, 4], [-Infinity, Number.NaN])).toThrow(/^o lse: NaN at 1/);
   });
 });
 

@@ -53,9 +53,7 @@ export function largestLogit(lse: Float64Array): number {
  * bits of a sum of such products. On an H200, seeds whose largest logits are 9, 15, 36, 44 and 78 have 0.002, 0.009, 0.022, 0.034
  * and 0.034.
  */
-export function float8LseLimit(maxLogit: number): number {
-  return 1e-2 + 2 ** -10 * maxLogit;
-}
+const float8LseLimit = (maxLogit: number): number => 1e-2 + 2 ** -10 * maxLogit;
 
 export interface Difference {
   /** Infinity where a value is NaN, infinite, or nonzero against an all-zero reference. */
@@ -123,13 +121,36 @@ export function expectLseClose(
   tolerance: Tolerance,
   label = 'lse',
 ): void {
+  expectLseWithin(actual, reference, (expected) => tolerance.lse * Math.max(1, Math.abs(expected)), label);
+}
+
+/** Attention of float8 queries and keys. `relative`: of the whole output, whose weights are rounded to e4m3 too. */
+export function expectFloat8Close(
+  out: ArrayLike<number>,
+  lse: ArrayLike<number>,
+  reference: { readonly out: Float64Array; readonly lse: Float64Array },
+  relative: number,
+  label: string,
+): void {
+  const found = difference(out, reference.out, reference.out.length).relative;
+  if (!(found < relative)) throw new Error(`${label}: relative error ${found.toExponential(2)} (limit ${relative})`);
+  const limit = float8LseLimit(largestLogit(reference.lse));
+  expectLseWithin(lse, reference.lse, () => limit, `${label} lse`);
+}
+
+function expectLseWithin(
+  actual: ArrayLike<number>,
+  reference: Float64Array,
+  limitOf: (expected: number) => number,
+  label: string,
+): void {
   if (actual.length !== reference.length) {
     throw new Error(`${label}: ${actual.length} values; expected ${reference.length}`);
   }
   for (let n = 0; n < reference.length; ++n) {
     const expected = reference[n]!;
-    const limit = tolerance.lse * Math.max(1, Math.abs(expected));
-    const close = Number.isFinite(expected) ? Math.abs(actual[n]! - expected) <= limit : actual[n] === expected;
+    const limit = limitOf(expected);
+    const close = Number.isFinite(expected) ? Math.abs(actual[n]! - expected) < limit : actual[n] === expected;
     if (!close)
       throw new Error(`${label}: ${actual[n]} at ${n}; expected ${expected} (limit ${limit.toExponential(2)})`);
   }
